@@ -1,0 +1,75 @@
+"""Everything that can go wrong between the pixels that came in and the pixels that go out.
+
+One tree, so that a caller can map a failure to an answer by its `code` alone. A message is the docstring of its
+class and never holds a byte, a name or a number taken from somebody's picture: it may be logged and shown.
+
+    PipelineError
+    ├── Unsupported    unsupported    not a format on the list, or not what it claims to be
+    ├── Undecodable    undecodable    damaged, cut short, animated, or carrying something else behind the picture
+    ├── TooLarge       too_large      more bytes, pixels or side than the limits allow
+    ├── NoFace         no_face        nothing to swap, in the source or in the target
+    ├── ManyFaces      many_faces     the source shows several people and nobody said which one
+    ├── UnknownFace    unknown_face   a face was asked for that is not in the picture
+    └── Cancelled      canceled       the person left, or the replica must stop
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Where = Literal["source", "target"]
+
+
+class PipelineError(Exception):
+    """The picture could not be processed."""
+
+    code: ClassVar[str] = "pipeline"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+class Unsupported(PipelineError):
+    """This is not an image of a supported format."""
+
+    code = "unsupported"
+
+
+class Undecodable(PipelineError):
+    """The image is damaged or holds more than one still picture."""
+
+    code = "undecodable"
+
+
+class TooLarge(PipelineError):
+    """The image has more bytes or pixels than allowed."""
+
+    code = "too_large"
+
+
+class NoFace(PipelineError):
+    """No face was found."""
+
+    code = "no_face"
+
+    def __init__(self, where: Where) -> None:
+        super().__init__(f"No face was found in the {where} image.")
+        self.where: Where = where
+
+
+class ManyFaces(PipelineError):
+    """The source image shows several faces: say which one to use."""
+
+    code = "many_faces"
+
+
+class UnknownFace(PipelineError):
+    """A face was asked for that is not in the image."""
+
+    code = "unknown_face"
+
+
+class Cancelled(PipelineError):
+    """The swap was cancelled."""
+
+    code = "canceled"

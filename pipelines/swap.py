@@ -1,0 +1,156 @@
+"""A whole request: two pictures in, one picture out, nothing left behind.
+
+The order is the order of the reported stages: decode, detect, swap, encode. Both pictures are judged by their headers
+before either is decoded. Between any two steps the cancel token is asked, and whatever was decoded is overwritten on the way
+out, be it by return or by exception: the encoded result is the only buffer that survives, and the caller wipes that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.engine import Engine, Rgb, Source
+from nanoswap.pipelines.errors import ManyFaces, NoFace
+from nanoswap.pipelines.face import Face, match
+from nanoswap.pipelines.image import MEDIA_TYPES, Buffer, ImageLimits, OutputFormat, decode, encode, probe
+
+Report = Callable[[str, int, int], None]
+"""(stage, done, total); stage is one of decode, detect, swap, encode."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwapOptions:
+    """What the person asked for.
+
+    faces        which faces of the target: all, the largest, or ids from `find_faces`.
+    source_face  the id of the face to take when the source shows several.
+    format       of the result; `same` is the target's own, or jpeg where we read a format but do not write it (heic).
+    quality      1..100 for the lossy formats; png ignores it.
+    """
+
+    faces: Literal["all", "largest"] | tuple[str, ...] = "all"
+    source_face: str | None = None
+    format: Literal["same"] | OutputFormat = "same"
+    quality: int = 92
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """The result: encoded bytes (the caller's to wipe), their type, upright size in pixels, faces swapped."""
+
+    data: bytearray
+    media_type: str
+    width: int
+    height: int
+    faces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Faces of a picture of `width` by `height` upright pixels, the largest first."""
+
+    width: int
+    height: int
+    faces: tuple[Face, ...]
+
+
+def swap_image(
+    engine: Engine,
+    source: Buffer,
+    target: Buffer,
+    options: SwapOptions,
+    limits: ImageLimits,
+    *,
+    cancel: CancelToken,
+    report: Report,
+) -> Swapped:
+    """Paint the source's face over the target's and encode the result.
+
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
+    """
+    wiped: list[Rgb] = []
+    learned: Source | None = None
+    try:
+        cancel.check()
+        report("decode", 0, 2)
+        probe(source, limits)
+        kind = probe(target, limits).format
+        wiped.append(decode(source, limits))
+        cancel.check()
+        report("decode", 1, 2)
+        wiped.append(decode(target, limits))
+        cancel.check()
+        report("decode", 2, 2)
+        giver, taker = wiped
+
+        report("detect", 0, 2)
+        learned = engine.prepare(giver, _source_face(engine.detect(giver), options.source_face))
+        giver.fill(0)
+        cancel.check()
+        report("detect", 1, 2)
+        faces = _target_faces(engine.detect(taker), options.faces)
+        cancel.check()
+        report("detect", 2, 2)
+
+        for done, face in enumerate(faces):
+            report("swap", done, len(faces))
+            engine.swap(taker, face, learned)
+            cancel.check()
+        report("swap", len(faces), len(faces))
+
+        report("encode", 0, 1)
+        form: OutputFormat = _output(kind) if options.format == "same" else options.format
+        data = encode(taker, form, options.quality)
+        try:
+            cancel.check()
+            report("encode", 1, 1)
+        except BaseException:
+            data[:] = bytes(len(data))
+            raise
+        return Swapped(data, MEDIA_TYPES[form], taker.shape[1], taker.shape[0], len(faces))
+    finally:
+        if learned is not None:
+            learned.wipe()
+        for rgb in wiped:
+            rgb.fill(0)
+
+
+def find_faces(engine: Engine, target: Buffer, limits: ImageLimits) -> Found:
+    """The faces of a picture, for a person to choose from; none is not an error.
+
+    Raises `Unsupported`, `Undecodable`, `TooLarge`.
+    """
+    rgb = decode(target, limits)
+    try:
+        return Found(rgb.shape[1], rgb.shape[0], engine.detect(rgb))
+    finally:
+        rgb.fill(0)
+
+
+def _source_face(faces: tuple[Face, ...], wanted: str | None) -> Face:
+    if not faces:
+        raise NoFace("source")
+    if wanted is not None:
+        return match(faces, (wanted,))[0]
+    if len(faces) > 1:
+        raise ManyFaces
+    return faces[0]
+
+
+def _target_faces(
+    faces: tuple[Face, ...], wanted: Literal["all", "largest"] | tuple[str, ...]
+) -> tuple[Face, ...]:
+    if not faces:
+        raise NoFace("target")
+    if wanted == "all":
+        return faces
+    if wanted == "largest":
+        return faces[:1]
+    return match(faces, wanted)
+
+
+def _output(kind: str) -> OutputFormat:
+    return kind if kind in ("jpeg", "png", "webp", "avif") else "jpeg"
