@@ -1,0 +1,43 @@
+"""What this service offers, as it tells anybody who asks: engine, limits, consent statement, sign-in address."""
+
+from nanoswap import __version__
+from nanoswap.pipelines.image import FORMATS
+from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
+from nanoswap.serve.settings import Settings
+from nanoswap.serve.wire import AuthOut, ConfigOut, ConsentOut, Demo, EngineOut, ImageLimitsOut, Limits
+
+#: Agreed to with every ticket; its id is stored with the ticket, and changes when the words do.
+CONSENT = ConsentOut(
+    id="likeness-1",
+    text=(
+        "Everyone who can be recognised in these pictures is an adult and has agreed to this swap, "
+        "and I will say that the result is AI-generated wherever I show it."
+    ),
+)
+
+ENGINES = {
+    "mesh": EngineOut(name="mesh", label="Mesh, classical, no neural network", licence="Apache-2.0, no weights"),
+}
+
+
+def configuration(settings: Settings) -> ConfigOut:
+    """The answer of ``/v1/config``."""
+    return ConfigOut(
+        version=__version__,
+        engine=ENGINES[settings.engine],
+        auth=AuthOut(
+            url=settings.auth_url,
+            key=settings.auth_key,
+            development=settings.development,
+            demo=Demo(email=DEMO_EMAIL, password=DEMO_PASSWORD) if settings.development else None,
+        ),
+        limits=Limits(
+            image=ImageLimitsOut(
+                max_bytes=settings.max_image_bytes,
+                max_pixels=settings.max_image_pixels,
+                max_side=settings.max_image_side,
+                formats=list(FORMATS),
+            )
+        ),
+        consent=CONSENT,
+    )

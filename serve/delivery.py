@@ -1,0 +1,83 @@
+"""The result on its way out: sent in slices, checked to have left, wiped.
+
+Starlette runs a response after the endpoint has returned, so the turn and the buffers can't be closed by the endpoint.
+They travel here on an exit stack, which closes when the last slice has been handed over or the person has left.
+"""
+
+import asyncio
+import hashlib
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from nanoswap.pipelines.swap import Swapped
+from nanoswap.queue.ticket import Outcome
+from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.turn import Turn
+from nanoswap.serve.upload import wipe
+
+SLICE_BYTES = 64 * 1024
+
+
+@asynccontextmanager
+async def hearing_the_person_leave(receive: Receive, turn: Turn) -> AsyncIterator[asyncio.Event]:
+    """Cancel the turn's work as soon as the connection closes; yields the event that says so.
+
+    Only valid once the request's body has been read to its end: then the next message is the disconnect.
+    """
+    left = asyncio.Event()
+
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        turn.cancel.cancel()
+
+    task = asyncio.create_task(listen(), name="disconnect")
+    try:
+        yield left
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+class Delivery(Response):
+    """Sends a swapped picture and ends its turn."""
+
+    def __init__(self, swapped: Swapped, turn: Turn, left: asyncio.Event, stack: AsyncExitStack) -> None:
+        self._data = swapped.data
+        self._turn = turn
+        self._left = left
+        self._stack = stack
+        digest = hashlib.sha256(self._data)
+        self._sha256 = digest.hexdigest()
+        headers = NO_STORE | {
+            "Content-Length": str(len(self._data)),
+            # RFC 9530
+            "Content-Digest": f"sha-256=:{b64encode(digest.digest()).decode()}:",
+            "X-Faces": str(swapped.faces),
+            "X-Gpu-Seconds": f"{turn.used:.3f}",
+            "Content-Disposition": f'inline; filename="nanoswap.{swapped.media_type.partition("/")[2]}"',
+        }
+        super().__init__(None, 200, headers, swapped.media_type)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                with memoryview(self._data) as view:
+                    for start in range(0, len(view), SLICE_BYTES):
+                        if self._left.is_set():
+                            raise Problem("incomplete")
+                        more = start + SLICE_BYTES < len(view)
+                        body = bytes(view[start : start + SLICE_BYTES])
+                        await send({"type": "http.response.body", "body": body, "more_body": more})
+                self._turn.outcome = Outcome(
+                    code=None, bytes=len(self._data), sha256=self._sha256, gpu_seconds=self._turn.used
+                )
+            finally:
+                wipe(self._data)

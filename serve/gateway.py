@@ -1,0 +1,239 @@
+"""The gateway: everything about a swap except the pictures. No media ever comes to this process.
+
+It checks sessions, keeps people's places in line, tells them how it stands, and serves the page. It is stateless:
+any number of gateways may run, and a person may talk to a different one each time.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib import resources
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from nanoswap import __version__
+from nanoswap.queue.room import TicketNotFound, WaitingRoom
+from nanoswap.queue.seal import Seal, SealError
+from nanoswap.queue.session import Session, Sessions
+from nanoswap.queue.ticket import Declaration, Kind, Place
+from nanoswap.serve import problems, site
+from nanoswap.serve.board import Board, fingerprint
+from nanoswap.serve.catalogue import CONSENT, configuration
+from nanoswap.serve.estimate import estimate_seconds
+from nanoswap.serve.events import event_stream
+from nanoswap.serve.headers import SecurityHeaders
+from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.settings import Settings
+from nanoswap.serve.wire import ConfigOut, LineOut, QueueOut, QuotaOut, TicketOut, TicketRequest
+
+log = logging.getLogger(__name__)
+
+#: Longest that ``Prefer: wait=N`` holds a request open; below every proxy's read time-out.
+MAX_WAIT_SECONDS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the gateway's endpoints work with."""
+
+    settings: Settings
+    room: WaitingRoom
+    sessions: Sessions
+    seal: Seal
+    board: Board
+
+    def ticket(self, place: Place) -> TicketOut:
+        return TicketOut.of(place, self.seal.seal(place.ticket))
+
+    async def place(self, ticket_id: str, account: str, token: str | None) -> Place:
+        """The person's place; when the store has forgotten it, the sealed ticket brings it back.
+
+        Raises Problem ``not_found``, also for somebody else's ticket.
+        """
+        try:
+            return await self.room.place(ticket_id, account)
+        except TicketNotFound:
+            if token is None:
+                raise
+        try:
+            ticket = self.seal.unseal(token)
+        except SealError:
+            raise Problem("not_found") from None
+        if ticket.id != ticket_id:
+            raise Problem("not_found")
+        return await self.room.restore(ticket, account)
+
+
+def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) -> FastAPI:
+    """The gateway as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
+    desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, (Kind.IMAGE,)))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with desk.board.running():
+            yield
+        await sessions.close()
+        await room.close()
+
+    app = FastAPI(title="Nanoswap", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    problems.install(app)
+    app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
+
+    async def session(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Session:
+        return await sessions.verify(bearer(authorization))
+
+    Signed = Annotated[Session, Depends(session)]
+    Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]
+
+    @app.get("/v1/config", tags=["public"])
+    async def config() -> ConfigOut:
+        """Sign-in address, limits, consent statement and links."""
+        return configuration(settings)
+
+    @app.get("/v1/queue", tags=["public"])
+    async def queue(response: Response) -> QueueOut:
+        """How long it takes right now. Public, before anybody signs in."""
+        response.headers["Cache-Control"] = "public, max-age=2"
+        return QueueOut(image=LineOut.of(await desk.board.line(Kind.IMAGE)))
+
+    @app.get("/v1/quota", tags=["account"])
+    async def quota(who: Signed, response: Response) -> QuotaOut:
+        """The account's fair share: what is left and when it is full again."""
+        response.headers.update(NO_STORE)
+        return QuotaOut.of(await room.quota(who.account))
+
+    @app.post("/v1/tickets", status_code=201, tags=["tickets"])
+    async def join(
+        body: TicketRequest,
+        who: Signed,
+        response: Response,
+        authorization: Annotated[str, Header(include_in_schema=False)],
+        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+    ) -> TicketOut:
+        """Take a place in line. Retrying with the same Idempotency-Key returns the same ticket."""
+        await sessions.confirm(bearer(authorization), who)
+        if body.consent != CONSENT.id:
+            raise Problem("consent_missing", "Agree to the statement that /v1/config shows.", part="consent")
+        if body.kind != Kind.IMAGE:
+            raise Problem("unknown_kind", part="kind")
+        check_declared(body, settings)
+        kind = Kind(body.kind)
+        declaration = Declaration(
+            kind=kind, bytes=body.bytes, width=body.width, height=body.height, frames=body.frames, consent=body.consent
+        )
+        estimate = estimate_seconds(kind, body.width, body.height, body.frames)
+        joined = await room.join(who.account, declaration, estimate, idempotency_key=idempotency_key)
+        await desk.board.nudge(kind)
+        place = await room.place(joined.place.ticket.id, who.account)
+        response.status_code = 200 if joined.replayed else 201
+        response.headers.update(NO_STORE | {"Location": f"/v1/tickets/{place.ticket.id}"})
+        if joined.replayed:
+            response.headers["Idempotency-Replayed"] = "true"
+        return desk.ticket(place)
+
+    @app.get("/v1/tickets/{ticket_id}", tags=["tickets"], response_model=TicketOut)
+    async def look(
+        ticket_id: str,
+        who: Signed,
+        token: Token = None,
+        prefer: Annotated[str, Header(description="wait=N holds the answer until something changes, 25 s at most.")] = "",
+        if_none_match: Annotated[str, Header()] = "",
+    ) -> Response:
+        """The place as it is now, or as it becomes within ``Prefer: wait``."""
+        place = await desk.place(ticket_id, who.account, token)
+        await room.beat([ticket_id])
+        if entity_tag(place) == if_none_match:
+            place = await next_change(desk.board, place, wait_seconds(prefer))
+        headers = NO_STORE | {"ETag": entity_tag(place)}
+        if entity_tag(place) == if_none_match:
+            return Response(status_code=304, headers=headers)
+        return JSONResponse(desk.ticket(place).model_dump(mode="json"), headers=headers)
+
+    @app.api_route("/v1/tickets/{ticket_id}/events", methods=["GET", "POST"], tags=["tickets"])
+    async def events(ticket_id: str, request: Request, who: Signed, token: Token = None) -> Response:
+        """Snapshots of the place as server-sent events, while it lasts. Reconnect when it ends with ``bye``."""
+        place = await desk.place(ticket_id, who.account, token)
+        await room.beat([ticket_id])
+        stream = event_stream(desk.board.changes(place), desk.ticket, who.expires_at)
+        headers = NO_STORE | {"X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+    @app.delete("/v1/tickets/{ticket_id}", status_code=204, tags=["tickets"])
+    async def cancel(ticket_id: str, who: Signed) -> Response:
+        """Leave the line, or stop the swap. Always succeeds for one's own ticket."""
+        await room.cancel(ticket_id, who.account)
+        await desk.board.nudge(Kind.IMAGE)
+        return Response(status_code=204, headers=NO_STORE)
+
+    @app.get("/healthz", tags=["operators"])
+    async def healthz() -> dict[str, str]:
+        """This process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["operators"])
+    async def readyz() -> dict[str, int | str]:
+        """The store answers and at least one GPU process is there to swap."""
+        line = await room.line(Kind.IMAGE)
+        if not line.workers:
+            raise Problem("draining", "No GPU process is ready.", retry_after=5)
+        return {"status": "ready", "slots": line.slots, "streams": desk.board.streams}
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        document = resources.files("nanoswap.serve").joinpath("openapi.json").read_bytes()
+        return Response(document, media_type="application/openapi+json")
+
+    site.install(app)
+    return app
+
+
+def bearer(authorization: str) -> str:
+    """The token of an Authorization header. Raises Problem ``session_missing``."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Problem("session_missing", "Send 'Authorization: Bearer ACCESS_TOKEN'.")
+    return token.strip()
+
+
+def check_declared(body: TicketRequest, settings: Settings) -> None:
+    """Refuse before waiting what would be refused after it. Raises Problem ``too_large``."""
+    if body.bytes > 2 * settings.max_image_bytes:
+        raise Problem("too_large", f"A picture may have at most {settings.max_image_bytes} bytes.", part="bytes")
+    if body.width * body.height > settings.max_image_pixels:
+        raise Problem("too_large", f"A picture may have at most {settings.max_image_pixels} pixels.", part="width")
+    if max(body.width, body.height) > settings.max_image_side:
+        raise Problem("too_large", f"A side may have at most {settings.max_image_side} pixels.", part="width")
+    if body.frames != 1:
+        raise Problem("bad_request", "A picture has one frame.", part="frames")
+
+
+def wait_seconds(prefer: str) -> float:
+    """The N of ``Prefer: wait=N`` (RFC 7240), 0 when absent or unreadable, at most MAX_WAIT_SECONDS."""
+    for preference in prefer.split(","):
+        name, _, value = preference.strip().partition("=")
+        if name.lower() == "wait" and value.isdecimal():
+            return min(int(value), MAX_WAIT_SECONDS)
+    return 0.0
+
+
+def entity_tag(place: Place) -> str:
+    """A weak entity tag of what the person would want to be woken for."""
+    return f'W/"{hashlib.sha256(repr(fingerprint(place)).encode()).hexdigest()[:20]}"'
+
+
+async def next_change(board: Board, place: Place, seconds: float) -> Place:
+    """The place after its next change, or as it is when ``seconds`` have passed."""
+    before = fingerprint(place)
+    try:
+        async with asyncio.timeout(seconds):
+            async for place in board.changes(place):
+                if fingerprint(place) != before:
+                    break
+    except TimeoutError:
+        pass
+    return place

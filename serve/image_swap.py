@@ -1,0 +1,147 @@
+"""The image replica: the one process that holds the pictures of a swap, from the first byte to the last.
+
+Its HTTP server is the replica's own, so an upload goes from the edge straight into this process. Pixel work runs in
+threads with a cancel token, because the same event loop keeps the lease and hears the person leave.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi.responses import JSONResponse
+
+from nanoswap import __version__
+from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.errors import Cancelled
+from nanoswap.pipelines.image import ImageLimits
+from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
+from nanoswap.queue.room import WaitingRoom
+from nanoswap.queue.session import Session, Sessions
+from nanoswap.queue.ticket import Kind
+from nanoswap.serve import problems
+from nanoswap.serve.delivery import Delivery, hearing_the_person_leave
+from nanoswap.serve.gateway import bearer
+from nanoswap.serve.headers import SecurityHeaders
+from nanoswap.serve.options import OPTION_FIELDS, swap_options
+from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.replica import enlisted, new_worker_name
+from nanoswap.serve.settings import Settings
+from nanoswap.serve.turn import Turn, turn
+from nanoswap.serve.upload import Upload, check_head, read_upload, wipe
+from nanoswap.serve.wire import FaceOut, FacesOut
+
+#: People may look for faces without a turn, so only so many may at once; more are asked to come back.
+MAX_FACE_REQUESTS = 4
+
+
+def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions, engine: Engine) -> FastAPI:
+    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
+    limits = ImageLimits(
+        max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side
+    )
+    worker = new_worker_name()
+    gpu = asyncio.Semaphore(settings.image_slots)
+    looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with enlisted(room, worker, Kind.IMAGE, settings.image_slots):
+            yield
+        await sessions.close()
+        await room.close()
+
+    app = FastAPI(
+        title="Nanoswap image", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    problems.install(app)
+    app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
+
+    async def session(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Session:
+        return await sessions.verify(bearer(authorization))
+
+    Signed = Annotated[Session, Depends(session)]
+
+    @app.post("/v1/faces", tags=["pictures"], response_model=FacesOut)
+    async def faces(request: Request, who: Signed) -> Response:
+        """Find the faces of a picture, so that a person can choose. Same volatility as a swap."""
+        if looking.locked():
+            raise Problem("too_many_requests", retry_after=2)
+        async with looking:
+            check_head(request)
+            with await read_upload(
+                request,
+                names=frozenset({"target"}),
+                max_file_bytes=settings.max_image_bytes,
+                declared_bytes=settings.max_image_bytes,
+                seconds=settings.upload_seconds,
+            ) as upload:
+                found = await asyncio.to_thread(find_faces, engine, upload.file("target"), limits)
+        return JSONResponse(_faces(found).model_dump(mode="json"), headers=NO_STORE)
+
+    @app.post("/v1/tickets/{ticket_id}/swap", tags=["pictures"], response_class=Response)
+    async def swap(
+        ticket_id: str,
+        request: Request,
+        who: Signed,
+        grant: Annotated[str, Header(description="The ticket's one-time grant.")],
+    ) -> Response:
+        """Redeem the grant, upload both pictures, and get the swapped one back in this very response."""
+        check_head(request)
+        ticket = await room.redeem(ticket_id, who.account, grant, worker)
+        async with AsyncExitStack() as stack:
+            mine = await stack.enter_async_context(turn(room, ticket, worker))
+            upload = stack.enter_context(
+                await read_upload(
+                    request,
+                    names=frozenset({"source", "target", *OPTION_FIELDS}),
+                    max_file_bytes=settings.max_image_bytes,
+                    declared_bytes=ticket.bytes,
+                    seconds=settings.upload_seconds,
+                )
+            )
+            left = await stack.enter_async_context(hearing_the_person_leave(request.receive, mine))
+            options = swap_options(upload.fields)
+            source, target = upload.file("source"), upload.file("target")
+
+            def work() -> Swapped:
+                started = time.perf_counter()
+                try:
+                    return swap_image(engine, source, target, options, limits, cancel=mine.cancel, report=mine.report)
+                finally:
+                    mine.used = time.perf_counter() - started
+
+            swapped = await _in_thread(gpu, work, mine, left)
+            upload.wipe()
+            # From here the response owns the turn: it ends when the last byte has left.
+            return Delivery(swapped, mine, left, stack.pop_all())
+
+    return app
+
+
+async def _in_thread(gpu: asyncio.Semaphore, work, mine: Turn, left: asyncio.Event) -> Swapped:  # type: ignore[no-untyped-def]
+    """Run the pixel work in a thread and come back only when it has ended, so that its buffers can be wiped."""
+    async with gpu:
+        mine.cancel.check()
+        task = asyncio.create_task(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            mine.cancel.cancel()
+            result = (await asyncio.gather(task, return_exceptions=True))[0]
+            if isinstance(result, Swapped):
+                wipe(result.data)
+            raise
+        except Cancelled:
+            # Told apart for the room: a broken connection gives the place back, a cancellation doesn't.
+            raise Problem("incomplete" if left.is_set() else "canceled") from None
+
+
+def _faces(found: Found) -> FacesOut:
+    boxes = []
+    for face in found.faces:
+        x0, y0, x1, y1 = (round(float(value)) for value in face.box)
+        boxes.append(FaceOut(id=face.id, box=(x0, y0, x1 - x0, y1 - y0), score=round(face.score, 3)))
+    return FacesOut(width=found.width, height=found.height, faces=boxes)

@@ -1,0 +1,164 @@
+"""The whole service on one machine, from one command: Redis, sign-in, Ray, edge.
+
+What is configured is used; what isn't is started here, private to this run and gone with it: a Redis on a unix socket
+without persistence, a development issuer on loopback, an embedded Ray whose files live in memory where the system has
+a memory file system. One folder holds every file of the run, and it is removed at the end.
+"""
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
+from nanoswap.queue.redis_server import RedisServer
+from nanoswap.serve.haproxy import write_wrapper
+from nanoswap.serve.issuer_process import issuer_process
+from nanoswap.serve.settings import Settings, new_secret
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 90.0
+OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
+
+
+def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) -> int:
+    """Serve until SIGINT or SIGTERM. ``environment`` is the process's own: Ray's workers inherit it."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with local_service(environment) as settings:
+        say(f"Nanoswap is ready: http://{settings.host}:{settings.port}")
+        if settings.development:
+            say(f"Demo account: {DEMO_EMAIL} / {DEMO_PASSWORD} (development sign-in at {settings.auth_url})")
+        say("Ctrl-C stops it and removes everything it made.")
+        while not stop.wait(0.5):
+            pass
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        say("Stopping …")
+    return 0
+
+
+@contextmanager
+def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
+    """Start everything that isn't configured and yield when the service answers."""
+    before = dict(environment)
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        environment.setdefault("NANOSWAP_SECRET", new_secret())
+        environment.setdefault("NANOSWAP_PORT", "8000")
+        if "REDIS_URL" not in environment:
+            environment["REDIS_URL"] = stack.enter_context(RedisServer()).url
+        if "SUPABASE_URL" not in environment and "NANOSWAP_AUTH_URL" not in environment:
+            origin = f"http://127.0.0.1:{environment['NANOSWAP_PORT']}"
+            environment["NANOSWAP_AUTH_URL"] = stack.enter_context(issuer_process([origin]))
+        settings = Settings.from_environment(environment)
+        environment.update(ray_environment(folder))
+        stack.callback(_restore, environment, before)
+        stack.enter_context(_ray(settings, folder))
+        _wait_until_ready(settings)
+        yield settings
+
+
+def ray_environment(folder: Path) -> dict[str, str]:
+    """What Ray must be told before it starts; each line closes a path by which media or data could leave."""
+    return {
+        # Bodies enter the replica's own server through HAProxy, not Ray's proxy and object store.
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_wrapper(folder)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "a"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_MAXCONN": "12000",
+        # Only on the main loop is a slow reader's back-pressure real.
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Loopback instead of the machine's address for every internal port of a one-machine cluster.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Freed memory of a body goes back to the kernel instead of staying in an arena.
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nothing uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A private folder, in memory where there is a memory file system. Short, because unix socket paths must be."""
+    memory = Path("/dev/shm")
+    parent = memory if sys.platform == "linux" and os.access(memory, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="ns-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _ray(settings: Settings, folder: Path) -> Iterator[None]:
+    # Imported here: Ray Serve reads its environment once, when it is imported.
+    import ray
+    from ray import serve
+
+    from nanoswap.serve.app import applications
+
+    ray.init(
+        num_cpus=max(4, os.cpu_count() or 1),
+        include_dashboard=False,
+        _temp_dir=str(folder / "ray"),
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        serve.start(http_options={"host": settings.host, "port": settings.port})
+        for name, (prefix, application) in applications(settings).items():
+            serve.run(application, name=name, route_prefix=prefix)
+        yield
+    finally:
+        with suppress(Exception):
+            serve.shutdown()
+        ray.shutdown()
+
+
+def _wait_until_ready(settings: Settings) -> None:
+    url = f"http://{settings.host}:{settings.port}/readyz"
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=2.0).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"the service did not become ready within {READY_SECONDS:g} s")
+
+
+def _restore(environment: MutableMapping[str, str], before: dict[str, str]) -> None:
+    for name in set(environment) - set(before):
+        del environment[name]
+    environment.update(before)

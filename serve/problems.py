@@ -1,0 +1,119 @@
+"""Errors as the API speaks them: RFC 9457 problem details with a stable ``code``.
+
+The set of codes is part of the API: it stands here once, the OpenAPI document lists it, and clients branch on it.
+A detail is one of our own sentences. It never repeats a value that came with the request, so neither an answer nor
+a log can carry a token, a file name or a piece of somebody's picture.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+#: code -> (status, title). Order follows the life of a request.
+CODES: dict[str, tuple[int, str]] = {
+    "session_missing": (401, "Sign in first"),
+    "session_malformed": (401, "The access token can't be read"),
+    "session_expired": (401, "The session has expired"),
+    "session_untrusted": (401, "The access token is not one of ours"),
+    "session_revoked": (401, "The session was ended"),
+    "session_unavailable": (503, "Sessions can't be checked right now"),
+    "bad_request": (422, "The request doesn't have the expected form"),
+    "consent_missing": (422, "The consent statement was not agreed to"),
+    "unknown_kind": (422, "This kind of swap is not offered here"),
+    "idempotency_mismatch": (409, "This Idempotency-Key was used for another request"),
+    "quota": (429, "This account's fair share is used up for now"),
+    "too_many_tickets": (429, "This account already has its number of places in line"),
+    "queue_full": (503, "The line is full"),
+    "draining": (503, "This service is about to restart"),
+    "room_unavailable": (503, "The waiting room can't be reached"),
+    "not_found": (404, "There is nothing here for this account"),
+    "method_not_allowed": (405, "This address doesn't take this method"),
+    "grant_used": (409, "This turn has been used"),
+    "grant_expired": (410, "This turn has passed"),
+    "length_required": (411, "The request must say how long its body is"),
+    "larger_than_declared": (413, "The upload is larger than declared"),
+    "too_large": (413, "The picture is too large"),
+    "too_slow": (408, "The upload took too long"),
+    "incomplete": (400, "The upload was cut off"),
+    "unsupported": (415, "This kind of file is not supported"),
+    "undecodable": (422, "The picture can't be read"),
+    "no_face": (422, "No face was found"),
+    "many_faces": (422, "More than one source face was found"),
+    "unknown_face": (422, "A chosen face is not in the picture"),
+    "canceled": (409, "The swap was canceled"),
+    "lost_turn": (503, "The turn was interrupted"),
+    "too_many_requests": (429, "Too many requests at once"),
+    "internal": (500, "Something went wrong on our side"),
+}
+
+MEDIA_TYPE = "application/problem+json"
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+@dataclass(eq=False)
+class Problem(Exception):
+    """An error on its way to the client. (Not frozen: Python itself writes a traceback onto it.)"""
+
+    code: str
+    detail: str | None = None
+    #: Seconds until another try makes sense; becomes ``Retry-After``.
+    retry_after: float | None = None
+    #: Which part of the request it is about: ``source``, ``target`` or a field.
+    part: str | None = None
+
+    @property
+    def status(self) -> int:
+        return CODES[self.code][0]
+
+    def body(self) -> dict[str, object]:
+        status, title = CODES[self.code]
+        body: dict[str, object] = {"type": f"/problems#{self.code}", "title": title, "status": status, "code": self.code}
+        optional = {"detail": self.detail, "retry_after": self.wait, "part": self.part}
+        return body | {name: value for name, value in optional.items() if value is not None}
+
+    @property
+    def wait(self) -> int | None:
+        """Whole seconds for ``Retry-After``, never 0: a client that waits 0 s is a busy loop."""
+        return None if self.retry_after is None else max(1, -(-int(self.retry_after * 1000) // 1000))
+
+    def response(self) -> JSONResponse:
+        headers = dict(NO_STORE)
+        if self.wait is not None:
+            headers["Retry-After"] = str(self.wait)
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body(), self.status, headers, MEDIA_TYPE)
+
+
+_BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application, its framework's own included, a problem+json."""
+
+    async def on_problem(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Problem)
+        return error.response()
+
+    async def on_validation(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        # FastAPI would repeat the input; name only where it went wrong.
+        where = ".".join(str(step) for step in error.errors()[0]["loc"] if isinstance(step, str))
+        return Problem("bad_request", f"'{where}' is missing or out of range.").response()
+
+    async def on_http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return Problem(_BY_STATUS.get(error.status_code, "bad_request")).response()
+
+    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
+        Problem: on_problem,
+        RequestValidationError: on_validation,
+        HTTPException: on_http,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

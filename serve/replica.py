@@ -1,0 +1,47 @@
+"""What one GPU process is to the waiting room: a name, a number of slots, and a heartbeat.
+
+The room grants no more turns than there are live slots. A process that dies stops beating, and its slots are gone
+within ``ALIVE_SECONDS``; one that stops in order takes them back at once.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from nanoswap.queue.room import RoomError, WaitingRoom
+from nanoswap.queue.ticket import Kind
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 1.5
+ALIVE_SECONDS = 5.0
+
+
+def new_worker_name() -> str:
+    """A random name: it identifies a process to the room and says nothing about the machine."""
+    return f"w_{secrets.token_urlsafe(9)}"
+
+
+@asynccontextmanager
+async def enlisted(room: WaitingRoom, worker: str, kind: Kind, slots: int) -> AsyncIterator[None]:
+    """Offer ``slots`` to the room as long as the block runs."""
+
+    async def beat() -> None:
+        while True:
+            try:
+                await room.enlist(worker, kind, slots, ALIVE_SECONDS)
+            except RoomError as error:
+                log.warning("slots not offered: %s", type(error).__name__)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    task = asyncio.create_task(beat(), name="enlisted")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        with suppress(RoomError):
+            await room.retire(worker)

@@ -1,0 +1,115 @@
+"""Everything an operator may set, read once from the environment and never changed.
+
+Every process of the service (gateway, replica, command line) builds the same frozen object from the same
+variables, so nothing secret travels through Ray's control store, which keeps deployment arguments in clear.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+class SettingsError(ValueError):
+    """A setting is missing or has a value that the service can't run with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The service's settings; each field names its environment variable in ``VARIABLES``."""
+
+    redis_url: str
+    #: Base URL of Supabase Auth, e.g. ``https://PROJECT.supabase.co/auth/v1``.
+    auth_url: str
+    #: The ``iss`` that access tokens carry; Supabase issues it equal to ``auth_url`` unless a custom domain is used.
+    auth_issuer: str
+    #: Supabase's publishable key: public, needed by its gateway, no authority of its own.
+    auth_key: str | None = None
+    allow_anonymous: bool = False
+    #: Keys both the account pseudonyms and the sealed tickets. At least 32 bytes.
+    secret: bytes = field(repr=False)
+    host: str = "127.0.0.1"
+    port: int = 8000
+    engine: str = "mesh"
+    #: Swaps that one image replica runs at once.
+    image_slots: int = 1
+    image_replicas: int = 1
+    gateway_replicas: int = 1
+    image_gpus: float = 0.0
+    max_image_bytes: int = 30 * 2**20
+    max_image_pixels: int = 40_000_000
+    max_image_side: int = 12_000
+    #: Seconds within which the parts of a body must have arrived.
+    upload_seconds: float = 30.0
+
+    @property
+    def auth_origin(self) -> str:
+        """Scheme, host and port of the auth service, for the page's content security policy."""
+        parts = urlsplit(self.auth_url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def development(self) -> bool:
+        """True when sessions come from the local development issuer, which exists only on loopback over HTTP."""
+        return urlsplit(self.auth_url).scheme == "http"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read every setting; raise SettingsError naming the variable and what it needs."""
+        supabase = environment.get("SUPABASE_URL")
+        auth_url = environment.get("NANOSWAP_AUTH_URL") or (f"{supabase.rstrip('/')}/auth/v1" if supabase else "")
+        if not auth_url:
+            raise SettingsError("SUPABASE_URL is not set: the base URL of the Supabase project is needed")
+        parts = urlsplit(auth_url)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise SettingsError("SUPABASE_URL must be https: access tokens would cross the network in clear")
+        secret = environment.get("NANOSWAP_SECRET", "").encode()
+        if len(secret) < 32:
+            raise SettingsError("NANOSWAP_SECRET must have at least 32 characters: it keys accounts and tickets")
+        redis_url = environment.get("REDIS_URL", "")
+        if not redis_url:
+            raise SettingsError("REDIS_URL is not set: the waiting room needs a Redis or Valkey server")
+        return cls(
+            redis_url=redis_url,
+            auth_url=auth_url,
+            auth_issuer=environment.get("NANOSWAP_AUTH_ISSUER", auth_url),
+            auth_key=environment.get("SUPABASE_PUBLISHABLE_KEY") or None,
+            allow_anonymous=environment.get("NANOSWAP_ALLOW_ANONYMOUS", "0") == "1",
+            secret=secret,
+            host=environment.get("NANOSWAP_HOST", "127.0.0.1"),
+            port=_integer(environment, "NANOSWAP_PORT", 8000, 1, 65535),
+            engine=environment.get("NANOSWAP_ENGINE", "mesh"),
+            image_slots=_integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64),
+            image_replicas=_integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
+            gateway_replicas=_integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),
+            image_gpus=_number(environment, "NANOSWAP_IMAGE_GPUS", 0.0, 0.0, 8.0),
+            max_image_bytes=_integer(environment, "NANOSWAP_MAX_IMAGE_BYTES", 30 * 2**20, 2**10, 90 * 2**20),
+            max_image_pixels=_integer(environment, "NANOSWAP_MAX_IMAGE_PIXELS", 40_000_000, 4096, 178_000_000),
+            max_image_side=_integer(environment, "NANOSWAP_MAX_IMAGE_SIDE", 12_000, 64, 30_000),
+            upload_seconds=_number(environment, "NANOSWAP_UPLOAD_SECONDS", 30.0, 1.0, 300.0),
+        )
+
+
+def new_secret() -> str:
+    """A secret for one local run: accounts and tickets made with it end with the run."""
+    return secrets.token_hex(32)
+
+
+def _number(environment: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
+    text = environment.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise SettingsError(f"{name} must be a number from {low:g} to {high:g}")
+    return value
+
+
+def _integer(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    value = _number(environment, name, default, low, high)
+    if value != int(value):
+        raise SettingsError(f"{name} must be a whole number from {low} to {high}")
+    return int(value)

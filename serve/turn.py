@@ -1,0 +1,92 @@
+"""One turn at the GPU, from the burnt grant to the settled account.
+
+The lease is renewed while the turn lasts. When renewing fails (the person canceled, or we were away so long that the
+turn was given to somebody else) or the person's connection breaks, the cancel token stops the pixel work at its next
+step. However the turn ends, the room hears exactly once: delivered, failed by the media, or given back.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.queue.room import RoomError, WaitingRoom
+from nanoswap.queue.ticket import Outcome, Progress, Ticket
+from nanoswap.serve.problems import Problem
+
+log = logging.getLogger(__name__)
+
+#: Problems that are nobody's fault but the connection's or ours: the place in line is given back.
+_OUR_SIDE = frozenset({"incomplete", "lost_turn", "internal", "room_unavailable"})
+#: Problems of a declaration that wasn't true: the declared cost is kept.
+_FALSE_DECLARATION = frozenset({"larger_than_declared", "too_slow"})
+
+
+@dataclass(slots=True)
+class Turn:
+    """A running turn. ``used`` is GPU seconds; ``outcome`` is set once the result has been delivered."""
+
+    ticket: Ticket
+    cancel: CancelToken
+    progress: Progress | None = None
+    used: float = 0.0
+    outcome: Outcome | None = None
+    _reported: Progress | None = field(default=None, repr=False)
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Note how far the work is. Called from the worker thread; a reference is swapped, nothing more."""
+        self.progress = Progress(stage, done, total)
+
+    async def keep(self, room: WaitingRoom, worker: str, period: float) -> None:
+        """Renew the lease and publish progress every ``period`` seconds; cancel the work when the turn is lost."""
+        while True:
+            try:
+                if self.progress is not self._reported and self.progress is not None:
+                    self._reported = self.progress
+                    held = await room.report(self.ticket.id, worker, self.progress)
+                else:
+                    held = await room.renew(self.ticket.id, worker)
+                if not held:
+                    self.cancel.cancel()
+                    return
+            except RoomError as error:
+                # The lease outlives a short absence of the store; the work goes on.
+                log.warning("lease not renewed: %s", type(error).__name__)
+            await asyncio.sleep(period)
+
+
+@asynccontextmanager
+async def turn(room: WaitingRoom, ticket: Ticket, worker: str, *, period: float = 0.5) -> AsyncIterator[Turn]:
+    """Hold the turn of a redeemed ticket while the block runs, and settle it when the block ends."""
+    held = Turn(ticket, CancelToken())
+    keeper = asyncio.create_task(held.keep(room, worker, period), name="lease")
+    try:
+        yield held
+    except BaseException as error:
+        held.cancel.cancel()
+        await _settle(room, worker, held, error)
+        raise
+    else:
+        await _settle(room, worker, held, None)
+    finally:
+        keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeper
+
+
+async def _settle(room: WaitingRoom, worker: str, held: Turn, error: BaseException | None) -> None:
+    """Tell the room how the turn ended. Never raises: the answer to the person matters more."""
+    ticket = held.ticket
+    try:
+        if held.outcome is not None:
+            await room.finish(ticket.id, worker, held.outcome)
+        elif isinstance(error, Problem) and error.code not in _OUR_SIDE:
+            used = ticket.estimate if error.code in _FALSE_DECLARATION else held.used
+            await room.finish(ticket.id, worker, Outcome(code=error.code, bytes=0, sha256="", gpu_seconds=used))
+        else:
+            await room.release(ticket.id, worker)
+        await room.grant(ticket.kind)
+    except RoomError as failure:
+        log.warning("turn not settled, its lease will lapse: %s", type(failure).__name__)

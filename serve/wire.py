@@ -1,0 +1,259 @@
+"""What travels over HTTP, as types: the request and answer bodies of the API, and how a place becomes one.
+
+The waiting room's own dataclasses stay inside; a client sees these models and nothing else. The OpenAPI document is
+made from them.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nanoswap.queue.room import Line, Quota
+from nanoswap.queue.ticket import Eta, Place
+from nanoswap.serve.problems import CODES
+
+
+class Wire(BaseModel):
+    """Base of every body: unknown fields are refused, so that a misspelt option is an error and not a surprise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TicketRequest(Wire):
+    """A request for a place in line. It declares the media; it never carries any."""
+
+    kind: Literal["image", "video"] = "image"
+    bytes: Annotated[int, Field(gt=0, description="Sum of both files, in bytes.")]
+    width: Annotated[int, Field(gt=0, le=100_000, description="Target width in pixels.")]
+    height: Annotated[int, Field(gt=0, le=100_000, description="Target height in pixels.")]
+    frames: Annotated[int, Field(gt=0, le=1_000_000)] = 1
+    consent: Annotated[str, Field(max_length=64, description="Id of the statement in /v1/config that was agreed to.")]
+
+
+class Range(Wire):
+    """Seconds from now, as a range: half and nine tenths of the people like you wait no longer."""
+
+    p50: float
+    p90: float
+
+    @classmethod
+    def of(cls, eta: Eta | None) -> Self | None:
+        return None if eta is None else cls(p50=round(eta.p50, 2), p90=round(eta.p90, 2))
+
+
+class Spread(Wire):
+    """Seconds, measured over the last tickets."""
+
+    p50: float
+    p95: float
+
+
+class ProgressOut(Wire):
+    stage: str
+    done: int
+    total: int
+
+
+class ResultOut(Wire):
+    bytes: int
+    sha256: str
+    gpu_seconds: float
+
+
+class ProblemOut(Wire):
+    """RFC 9457 problem details; ``code`` is stable."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str | None = None
+    retry_after: int | None = None
+    part: str | None = None
+
+
+class TicketProblem(Wire):
+    code: str
+    title: str
+
+
+class Links(Wire):
+    self: str
+    events: str
+    swap: str
+    cancel: str
+
+
+class TicketOut(Wire):
+    """A place in line, as it is now."""
+
+    id: str
+    kind: str
+    state: Literal[
+        "waiting", "granted", "running", "parked", "succeeded", "failed", "canceled", "expired", "aborted"
+    ]
+    position: int | None = Field(description="1 is next; null when not in line.")
+    ahead_seconds: float | None = Field(description="GPU seconds of the work ahead.")
+    eta: Range | None
+    grant: str | None = Field(description="One-time permission to upload, for the Grant header.")
+    grant_expires_at: datetime | None
+    created_at: datetime
+    token: str = Field(description="Sealed ticket. Send it back as the Ticket header: it restores a lost place.")
+    progress: ProgressOut | None
+    result: ResultOut | None
+    problem: TicketProblem | None
+    attempts: int
+    links: Links
+
+    @classmethod
+    def of(cls, place: Place, token: str) -> Self:
+        """The answer for one place. ``token`` is its sealed ticket."""
+        ticket = place.ticket
+        outcome = ticket.outcome
+        here = f"/v1/tickets/{ticket.id}"
+        return cls(
+            id=ticket.id,
+            kind=ticket.kind.value,
+            state=ticket.state.value,
+            position=place.position,
+            ahead_seconds=None if place.ahead is None else round(place.ahead, 2),
+            eta=Range.of(place.eta),
+            grant=ticket.grant,
+            grant_expires_at=None if ticket.grant_expires is None else _moment(ticket.grant_expires),
+            created_at=_moment(ticket.joined),
+            token=token,
+            progress=None
+            if ticket.progress is None
+            else ProgressOut(stage=ticket.progress.stage, done=ticket.progress.done, total=ticket.progress.total),
+            result=None
+            if outcome is None or outcome.code
+            else ResultOut(bytes=outcome.bytes, sha256=outcome.sha256, gpu_seconds=outcome.gpu_seconds),
+            problem=None
+            if outcome is None or not outcome.code
+            else TicketProblem(code=outcome.code, title=CODES[outcome.code][1]),
+            attempts=ticket.attempts,
+            links=Links(self=here, events=f"{here}/events", swap=f"/{ticket.kind.value}{here}/swap", cancel=here),
+        )
+
+
+class LineOut(Wire):
+    """One line, for anybody to see."""
+
+    waiting: int
+    granted: int
+    running: int
+    slots: int
+    workers: int
+    work_seconds: float
+    eta: Range | None
+    wait: Spread | None
+    service: Spread | None
+
+    @classmethod
+    def of(cls, line: Line) -> Self:
+        return cls(
+            waiting=line.waiting,
+            granted=line.granted,
+            running=line.running,
+            slots=line.slots,
+            workers=line.workers,
+            work_seconds=round(line.work_seconds, 1),
+            eta=Range.of(line.eta) if line.workers else None,
+            wait=None if line.wait is None else Spread(p50=round(line.wait.p50, 2), p95=round(line.wait.p95, 2)),
+            service=None
+            if line.service is None
+            else Spread(p50=round(line.service.p50, 2), p95=round(line.service.p95, 2)),
+        )
+
+
+class QueueOut(Wire):
+    image: LineOut
+    video: LineOut | None = None
+    promise_seconds: int = 120
+
+
+class QuotaOut(Wire):
+    available_seconds: float
+    horizon_seconds: float
+    refill_seconds: float
+    open_tickets: int
+    max_tickets: int
+
+    @classmethod
+    def of(cls, quota: Quota) -> Self:
+        return cls(
+            available_seconds=round(quota.available_seconds, 1),
+            horizon_seconds=round(quota.horizon_seconds, 1),
+            refill_seconds=round(quota.refill_seconds, 1),
+            open_tickets=quota.open_tickets,
+            max_tickets=quota.max_tickets,
+        )
+
+
+class FaceOut(Wire):
+    id: str = Field(description="Names this face by where it is; send it in 'faces' of the swap.")
+    box: tuple[int, int, int, int] = Field(description="x, y, width, height in pixels of the upright picture.")
+    score: float
+
+
+class FacesOut(Wire):
+    width: int
+    height: int
+    faces: list[FaceOut]
+
+
+class EngineOut(Wire):
+    name: str
+    label: str
+    licence: str
+
+
+class Demo(Wire):
+    email: str
+    password: str
+
+
+class AuthOut(Wire):
+    url: str
+    key: str | None
+    development: bool
+    demo: Demo | None
+
+
+class ImageLimitsOut(Wire):
+    max_bytes: int
+    max_pixels: int
+    max_side: int
+    formats: list[str]
+
+
+class Limits(Wire):
+    image: ImageLimitsOut
+
+
+class ConsentOut(Wire):
+    id: str
+    text: str
+
+
+class ConfigLinks(Wire):
+    faces: str = "/image/v1/faces"
+    tickets: str = "/v1/tickets"
+    queue: str = "/v1/queue"
+    quota: str = "/v1/quota"
+
+
+class ConfigOut(Wire):
+    """All that a client needs to know before it signs in."""
+
+    version: str
+    engine: EngineOut
+    auth: AuthOut
+    limits: Limits
+    consent: ConsentOut
+    links: ConfigLinks = ConfigLinks()
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
