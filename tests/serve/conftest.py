@@ -1,0 +1,115 @@
+"""The whole service, as a person would start it: one process tree on a real Ray, Redis and edge, once per test run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
+from nanoswap.serve.local import free_port
+
+START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running service."""
+
+    url: str
+    process: "subprocess.Popen[str]"
+    demo_email: str = DEMO_EMAIL
+    demo_password: str = DEMO_PASSWORD
+
+    @property
+    def auth_url(self) -> str:
+        return str(httpx.get(f"{self.url}/v1/config").json()["auth"]["url"])
+
+    def sign_in(self) -> str:
+        """A fresh access token of the demo account."""
+        body = {"email": self.demo_email, "password": self.demo_password}
+        answer = httpx.post(f"{self.auth_url}/token?grant_type=password", json=body)
+        return str(answer.raise_for_status().json()["access_token"])
+
+
+def start_service(**environment: str) -> Service:
+    """Start ``nanoswap serve`` on a free port and wait until it says that it is ready."""
+    port = free_port()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "NANOSWAP_"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nanoswap.serve.cli", "serve"],
+        env=inherited | {"NANOSWAP_PORT": str(port)} | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "is ready" in line:
+            return Service(f"http://127.0.0.1:{port}", process)
+    process.wait(10)
+    raise AssertionError(f"the service ended with {process.returncode} before it was ready: {''.join(said)}")
+
+
+def stop_service(service: Service) -> None:
+    """Ctrl-C, as a person would; kill what is left of its session if that doesn't end it."""
+    service.process.send_signal(signal.SIGINT)
+    try:
+        service.process.wait(60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(service.process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    running = start_service()
+    try:
+        yield running
+    finally:
+        stop_service(running)
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> bytes:
+    """Portrait of Eileen Collins, NASA, public domain; 512 × 512 JPEG."""
+    from skimage import data
+
+    return jpeg(data.astronaut())
+
+
+@pytest.fixture(scope="session")
+def hopper() -> bytes:
+    """Portrait of Grace Hopper, US Navy, public domain; 512 × 600 JPEG."""
+    from matplotlib import cbook
+
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        return bytes(file.read())
+
+
+def jpeg(rgb: np.ndarray, quality: int = 92) -> bytes:
+    """Encode RGB pixels."""
+    out = BytesIO()
+    Image.fromarray(rgb).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def wait_until(condition: object, seconds: float = 20.0) -> None:
+    """Poll until ``condition()`` is true; fails when it isn't in time."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true in time"
+        time.sleep(0.05)
