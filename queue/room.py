@@ -96,8 +96,10 @@ class Policy:
     boost_cap: float = 120.0
     max_attempts: int = 3
     idempotency: float = 86_400.0
-    #: Ended tickets are remembered this long.
-    tombstone: float = 600.0
+    #: A sealed ticket can be restored this long after it was made.
+    life: float = 10_800.0
+    #: Ended tickets are remembered this long: at least ``life``, or an ended one could be restored from its seal.
+    tombstone: float = 10_800.0
 
 
 @dataclass(frozen=True, slots=True)

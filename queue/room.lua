@@ -1,0 +1,350 @@
+-- The waiting room's statements: every change of state is one of these, atomic, on the Redis 6.2 subset.
+--
+-- KEYS[1] is the prefix, with a hash tag so that all keys live on one node. ARGV[1] is the operation, ARGV[2] the time
+-- in ms ('' for the server's own clock: tests bring theirs), the rest are its arguments. Times and costs are whole ms.
+--
+--   P:q:KIND     ZSET id -> score       the line; position is the rank
+--   P:hb         ZSET id -> absent-at   presence of those who wait
+--   P:p          ZSET id -> forget-at   parked: out of line, place kept
+--   P:g:KIND     ZSET id -> expires-at  granted, not yet redeemed
+--   P:r:KIND     ZSET id -> lease-until running
+--   P:w:KIND     ZSET worker -> alive-until      P:slots  HASH worker -> slots
+--   P:work:KIND  STRING sum of the estimates of those who wait
+--   P:t:ID       HASH the ticket
+--   P:a:ACC      SET ids that are open           P:tat:ACC  STRING the account's clock (GCRA)
+--   P:i:ACC:KEY  STRING "id digest"              P:k:ACC    SET every key that names the account, for erasing
+--   P:sw:KIND    LIST "predicted actual" waits   P:ss:KIND  LIST service times
+local P = KEYS[1]
+local call = redis.call
+
+local function clock()
+  if ARGV[2] ~= '' then return tonumber(ARGV[2]) end
+  local t = call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+local now = clock()
+local SAMPLES = 400
+
+local function int(n) return string.format('%.0f', n) end
+local function ticket_key(id) return P .. ':t:' .. id end
+local function get(id, field) return call('HGET', ticket_key(id), field) end
+
+local function slots(kind)
+  local sum, workers = 0, 0
+  for _, w in ipairs(call('ZRANGEBYSCORE', P .. ':w:' .. kind, '(' .. int(now), '+inf')) do
+    sum = sum + tonumber(call('HGET', P .. ':slots', w) or 0)
+    workers = workers + 1
+  end
+  return sum, workers
+end
+
+-- The account's clock moves by ms (negative: refund). A clock that has lapsed owes nothing and gets nothing.
+local function move_clock(acc, ms)
+  local key = P .. ':tat:' .. acc
+  local tat = call('GET', key)
+  if tat then call('SET', key, int(tonumber(tat) + ms), 'KEEPTTL') end
+end
+
+local function set_clock(acc, tat)
+  if tat > now then call('SET', P .. ':tat:' .. acc, int(tat), 'PX', int(tat - now)) end
+end
+
+local function enter(id, kind, score, est, presence)
+  call('ZADD', P .. ':q:' .. kind, int(score), id)
+  call('ZADD', P .. ':hb', int(now + presence), id)
+  call('INCRBY', P .. ':work:' .. kind, int(est))
+  call('HSET', ticket_key(id), 'state', 'waiting')
+end
+
+local function leave_line(id, kind)
+  if call('ZREM', P .. ':q:' .. kind, id) == 1 then
+    call('DECRBY', P .. ':work:' .. kind, get(id, 'est'))
+  end
+  call('ZREM', P .. ':hb', id)
+end
+
+-- Out of every set, remembered as ended for `tombstone` ms.
+local function close(id, state, tombstone)
+  local kind, acc = get(id, 'kind'), get(id, 'acc')
+  leave_line(id, kind)
+  call('ZREM', P .. ':p', id)
+  call('ZREM', P .. ':g:' .. kind, id)
+  call('ZREM', P .. ':r:' .. kind, id)
+  call('SREM', P .. ':a:' .. acc, id)
+  call('HSET', ticket_key(id), 'state', state)
+  call('HDEL', ticket_key(id), 'nonce', 'nonce_expires', 'worker', 'stage', 'done', 'total')
+  call('PEXPIRE', ticket_key(id), tombstone)
+end
+
+local function park(id, kind, parked)
+  leave_line(id, kind)
+  call('ZREM', P .. ':r:' .. kind, id)
+  call('HDEL', ticket_key(id), 'nonce', 'nonce_expires', 'worker', 'stage', 'done', 'total')
+  call('HSET', ticket_key(id), 'state', 'parked', 'returned', '1')
+  call('ZADD', P .. ':p', int(now + parked), id)
+end
+
+-- An interrupted turn: the place is kept, unless it has been interrupted too often.
+local function give_back(id, parked, max_attempts, tombstone)
+  local attempts = call('HINCRBY', ticket_key(id), 'attempts', 1)
+  if attempts >= max_attempts then
+    move_clock(get(id, 'acc'), -tonumber(get(id, 'debt')))
+    close(id, 'aborted', tombstone)
+  else
+    park(id, get(id, 'kind'), parked)
+  end
+end
+
+local function mine(id, worker)
+  local kind = get(id, 'kind')
+  return kind and get(id, 'worker') == worker and call('ZSCORE', P .. ':r:' .. kind, id) and kind
+end
+
+local function sample(key, value)
+  call('LPUSH', key, value)
+  call('LTRIM', key, 0, SAMPLES - 1)
+end
+
+-- {fields, rank or -1}
+local function view(id)
+  local fields = call('HGETALL', ticket_key(id))
+  if #fields == 0 then return {} end
+  local rank = call('ZRANK', P .. ':q:' .. get(id, 'kind'), id)
+  return {fields, rank or -1}
+end
+
+local ops = {}
+
+-- id kind acc est debt boost key digest max_tickets max_waiting horizon presence idempotency predicted | field value …
+function ops.join(a)
+  local id, kind, acc = a[1], a[2], a[3]
+  local est, debt, boost = tonumber(a[4]), tonumber(a[5]), tonumber(a[6])
+  local key = P .. ':i:' .. acc .. ':' .. a[7]
+  if a[7] ~= '' then
+    local old = call('GET', key)
+    if old then
+      local old_id, digest = string.match(old, '^(%S+) (%S+)$')
+      if digest ~= a[8] then return {'mismatch'} end
+      if call('EXISTS', ticket_key(old_id)) == 1 then return {'replay', old_id} end
+    end
+  end
+  local open = call('SMEMBERS', P .. ':a:' .. acc)
+  if #open >= tonumber(a[9]) then
+    local first = -1
+    for _, other in ipairs(open) do
+      local rank = call('ZRANK', P .. ':q:' .. kind, other)
+      if rank and (first < 0 or rank < first) then first = rank end
+    end
+    return {'tickets', first}
+  end
+  if call('ZCARD', P .. ':q:' .. kind) >= tonumber(a[10]) then return {'full'} end
+  local tat = math.max(now, tonumber(call('GET', P .. ':tat:' .. acc) or 0))
+  if tat - now > tonumber(a[11]) then return {'quota', int(tat - now - tonumber(a[11]))} end
+  set_clock(acc, tat + debt)
+  local fields = {'acc', acc, 'kind', kind, 'est', a[4], 'debt', a[5], 'score', int(tat - boost), 'joined', int(now),
+                  'attempts', '0', 'predicted', a[14]}
+  for i = 15, #a do fields[#fields + 1] = a[i] end
+  call('HSET', ticket_key(id), unpack(fields))
+  enter(id, kind, tat - boost, est, tonumber(a[12]))
+  call('SADD', P .. ':a:' .. acc, id)
+  call('SADD', P .. ':k:' .. acc, ticket_key(id))
+  if a[7] ~= '' then
+    call('SET', key, id .. ' ' .. a[8], 'PX', a[13])
+    call('SADD', P .. ':k:' .. acc, key)
+  end
+  call('PEXPIRE', P .. ':k:' .. acc, a[13])
+  return {'ok', id}
+end
+
+-- id acc kind est debt score presence max_tickets clock life remember | field value …
+function ops.restore(a)
+  local id, acc, kind, est = a[1], a[2], a[3], tonumber(a[4])
+  if call('EXISTS', ticket_key(id)) == 1 then return {'known'} end
+  if now > tonumber(a[10]) then return {'gone'} end
+  if call('SCARD', P .. ':a:' .. acc) >= tonumber(a[8]) then return {'tickets', -1} end
+  local tat = tonumber(call('GET', P .. ':tat:' .. acc) or 0)
+  set_clock(acc, math.max(tat, tonumber(a[9])))
+  local fields = {'acc', acc, 'kind', kind, 'est', a[4], 'debt', a[5], 'score', a[6], 'returned', '1'}
+  for i = 12, #a do fields[#fields + 1] = a[i] end
+  call('HSET', ticket_key(id), unpack(fields))
+  enter(id, kind, tonumber(a[6]), est, tonumber(a[7]))
+  call('SADD', P .. ':a:' .. acc, id)
+  call('SADD', P .. ':k:' .. acc, ticket_key(id))
+  call('PEXPIRE', P .. ':k:' .. acc, a[11])
+  return {'ok'}
+end
+
+-- id
+function ops.view(a) return view(a[1]) end
+
+-- id presence
+function ops.beat(a)
+  local id, presence = a[1], tonumber(a[2])
+  local state = get(id, 'state')
+  if state == 'waiting' then
+    call('ZADD', P .. ':hb', 'XX', int(now + presence), id)
+  elseif state == 'parked' then
+    call('ZREM', P .. ':p', id)
+    enter(id, get(id, 'kind'), tonumber(get(id, 'score')), tonumber(get(id, 'est')), presence)
+  end
+  return view(id)
+end
+
+-- kind grant_ms ahead seed parked
+function ops.grant(a)
+  local kind, given = a[1], {}
+  local free = slots(kind) * (1 + tonumber(a[3])) - call('ZCARD', P .. ':g:' .. kind) - call('ZCARD', P .. ':r:' .. kind)
+  while free > 0 do
+    local first = call('ZRANGE', P .. ':q:' .. kind, 0, 0)[1]
+    if not first then break end
+    if tonumber(call('ZSCORE', P .. ':hb', first) or 0) <= now then
+      park(first, kind, tonumber(a[5]))  -- never a turn to somebody who isn't there
+    else
+      leave_line(first, kind)
+      local expires = int(now + tonumber(a[2]))
+      call('ZADD', P .. ':g:' .. kind, expires, first)
+      call('HSET', ticket_key(first), 'state', 'granted', 'nonce', redis.sha1hex(a[4] .. first), 'nonce_expires', expires)
+      if not get(first, 'returned') then
+        sample(P .. ':sw:' .. kind, get(first, 'predicted') .. ' ' .. int(now - tonumber(get(first, 'joined'))))
+      end
+      given[#given + 1] = first
+      free = free - 1
+    end
+  end
+  return given
+end
+
+-- id acc nonce worker lease
+function ops.redeem(a)
+  local id = a[1]
+  if get(id, 'acc') ~= a[2] then return {'none'} end
+  local state, kind = get(id, 'state'), get(id, 'kind')
+  if state == 'expired' then return {'expired'} end
+  if state ~= 'granted' or get(id, 'nonce') ~= a[3] then return {'used'} end
+  if tonumber(call('ZSCORE', P .. ':g:' .. kind, id) or 0) <= now then return {'expired'} end
+  call('ZREM', P .. ':g:' .. kind, id)
+  call('HDEL', ticket_key(id), 'nonce', 'nonce_expires')
+  call('HSET', ticket_key(id), 'state', 'running', 'worker', a[4], 'started', int(now))
+  call('ZADD', P .. ':r:' .. kind, int(now + tonumber(a[5])), id)
+  return {'ok', view(id)}
+end
+
+-- id worker lease | stage done total
+function ops.renew(a)
+  local kind = mine(a[1], a[2])
+  if not kind then return 0 end
+  call('ZADD', P .. ':r:' .. kind, 'XX', int(now + tonumber(a[3])), a[1])
+  if a[4] then call('HSET', ticket_key(a[1]), 'stage', a[4], 'done', a[5], 'total', a[6]) end
+  return 1
+end
+
+-- id worker used_debt gpu_ms code bytes sha256 tombstone
+function ops.finish(a)
+  local id = a[1]
+  local kind = mine(id, a[2])
+  if not kind then return 0 end
+  move_clock(get(id, 'acc'), tonumber(a[3]) - tonumber(get(id, 'debt')))
+  call('HSET', ticket_key(id), 'code', a[5], 'out_bytes', a[6], 'sha256', a[7], 'gpu_ms', a[4])
+  if a[5] == '' then sample(P .. ':ss:' .. kind, a[4]) end
+  close(id, a[5] == '' and 'succeeded' or 'failed', a[8])
+  return 1
+end
+
+-- id worker parked max_attempts tombstone
+function ops.release(a)
+  if not mine(a[1], a[2]) then return 0 end
+  give_back(a[1], tonumber(a[3]), tonumber(a[4]), a[5])
+  return 1
+end
+
+-- id acc tombstone
+function ops.cancel(a)
+  local id = a[1]
+  if get(id, 'acc') ~= a[2] then return 0 end
+  local state = get(id, 'state')
+  if state == 'waiting' or state == 'granted' or state == 'parked' then
+    move_clock(a[2], -tonumber(get(id, 'debt')))
+    close(id, 'canceled', a[3])
+  elseif state == 'running' then
+    close(id, 'canceled', a[3])  -- the GPU was used: the debt stays
+  end
+  return 1
+end
+
+-- limit parked max_attempts tombstone kind …
+function ops.sweep(a)
+  local limit, parked = tonumber(a[1]), tonumber(a[2])
+  local function due(key) return call('ZRANGEBYSCORE', key, '-inf', int(now), 'LIMIT', 0, limit) end
+  local count = {0, 0, 0, 0}
+  for _, id in ipairs(due(P .. ':hb')) do
+    park(id, get(id, 'kind'), parked)
+    count[1] = count[1] + 1
+  end
+  for i = 5, #a do
+    for _, id in ipairs(due(P .. ':g:' .. a[i])) do
+      close(id, 'expired', a[4])  -- a no-show kept a slot from others: the debt stays
+      count[2] = count[2] + 1
+    end
+    for _, id in ipairs(due(P .. ':r:' .. a[i])) do
+      give_back(id, parked, tonumber(a[3]), a[4])
+      count[3] = count[3] + 1
+    end
+    for _, worker in ipairs(due(P .. ':w:' .. a[i])) do
+      call('ZREM', P .. ':w:' .. a[i], worker)
+      call('HDEL', P .. ':slots', worker)
+    end
+  end
+  for _, id in ipairs(due(P .. ':p')) do
+    move_clock(get(id, 'acc'), -tonumber(get(id, 'debt')))
+    close(id, 'expired', a[4])
+    count[4] = count[4] + 1
+  end
+  return count
+end
+
+-- worker kind slots alive
+function ops.enlist(a)
+  call('ZADD', P .. ':w:' .. a[2], int(now + tonumber(a[4])), a[1])
+  call('HSET', P .. ':slots', a[1], a[3])
+  return 1
+end
+
+-- worker kind …
+function ops.retire(a)
+  for i = 2, #a do call('ZREM', P .. ':w:' .. a[i], a[1]) end
+  call('HDEL', P .. ':slots', a[1])
+  return 1
+end
+
+-- kind
+function ops.load(a)
+  local kind, residuals = a[1], {}
+  for _, id in ipairs(call('ZRANGE', P .. ':r:' .. kind, 0, -1)) do
+    local started, est = get(id, 'started'), get(id, 'est')
+    if started then residuals[#residuals + 1] = int(math.max(0, tonumber(started) + tonumber(est) - now)) end
+  end
+  local granted = call('ZRANGE', P .. ':g:' .. kind, 0, -1)
+  for _, id in ipairs(granted) do residuals[#residuals + 1] = get(id, 'est') end
+  local sum, workers = slots(kind)
+  return {int(now), call('ZCARD', P .. ':q:' .. kind), call('GET', P .. ':work:' .. kind) or '0', #granted,
+          call('ZCARD', P .. ':r:' .. kind), sum, workers, residuals,
+          call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':ss:' .. kind, 0, -1)}
+end
+
+-- acc
+function ops.quota(a)
+  return {int(now), call('GET', P .. ':tat:' .. a[1]) or int(now), call('SCARD', P .. ':a:' .. a[1])}
+end
+
+-- acc tombstone
+function ops.erase(a)
+  local open = call('SMEMBERS', P .. ':a:' .. a[1])
+  for _, id in ipairs(open) do close(id, 'canceled', a[2]) end
+  for _, key in ipairs(call('SMEMBERS', P .. ':k:' .. a[1])) do call('DEL', key) end
+  call('DEL', P .. ':k:' .. a[1], P .. ':a:' .. a[1], P .. ':tat:' .. a[1])
+  return #open
+end
+
+local arguments = {}
+for i = 3, #ARGV do arguments[i - 2] = ARGV[i] end
+return ops[ARGV[1]](arguments)
