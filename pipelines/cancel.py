@@ -1,7 +1,7 @@
 """A flag that one thread raises and the pixel work looks at between its steps.
 
-OpenCV and the codecs cannot be interrupted, so cancellation is polite: the work asks `check()` before each step and
-leaves by an exception, which runs every `finally` that wipes a buffer.
+OpenCV and the codecs cannot be interrupted, so cancellation is polite: the work asks `check()` before each
+step and leaves by an exception, which runs every `finally` that wipes a buffer.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What every engine can do, whatever it runs on.
 
-An engine is one class behind this protocol: find faces, learn one face, paint it over another. It works on RGB and in
-place, and says which rectangle it touched: everything outside is the caller's own pixels, bit for bit.
-One engine serves several threads at once, so it keeps nothing of a picture between calls: what it learned of the
-source travels in a `Source`, which the caller wipes.
+An engine is one class behind this protocol: find faces, learn one face, paint it over another. It works on
+RGB and in place, and says which rectangle it touched: everything outside is the caller's own pixels, bit
+for bit. One engine serves several threads at once, so it keeps nothing of a picture between calls: what it
+learned of the source travels in a `Source`, which the caller wipes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.roi import Roi
 

@@ -1,11 +1,12 @@
 """Everything that can go wrong between the pixels that came in and the pixels that go out.
 
-One tree, so that a caller can map a failure to an answer by its `code` alone. A message is the docstring of its
-class and never holds a byte, a name or a number taken from somebody's picture: it may be logged and shown.
+One tree, so that a caller can map a failure to an answer by its `code` alone. A message is the docstring of
+its class and never holds a byte, a name or a number taken from somebody's picture: it may be logged and
+shown.
 
     PipelineError
     ├── Unsupported    unsupported    not a format on the list, or not what it claims to be
-    ├── Undecodable    undecodable    damaged, cut short, animated, or carrying something else behind the picture
+    ├── Undecodable    undecodable    damaged, cut short, animated, or with something behind the picture
     ├── TooLarge       too_large      more bytes, pixels or side than the limits allow
     ├── NoFace         no_face        nothing to swap, in the source or in the target
     ├── ManyFaces      many_faces     the source shows several people and nobody said which one

@@ -1,9 +1,9 @@
 """A face that was found in a picture, and the name by which a person may choose it.
 
-Detection is run again for every request, because nothing is kept between them; so the name of a face has to be made
-of the only thing that both runs share: where it is. The id is the box in 1/65535 of the picture's sides, and a
-choice is honoured by overlap of boxes, never by the order of a list, which another thread count or a codec's
-rounding could change.
+Detection is run again for every request, because nothing is kept between them; so the name of a face has to
+be made of the only thing that both runs share: where it is. The id is the box in 1/65535 of the picture's
+sides, and a choice is honoured by overlap of boxes, never by the order of a list, which another thread
+count or a codec's rounding could change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
 from nanoswap.pipelines.errors import UnknownFace
 
 Floats = npt.NDArray[np.float32]
@@ -27,7 +26,8 @@ class Face:
     """One face in one picture.
 
     box         float32 (4,): x0, y0, x1, y1 in pixels of the upright picture.
-    points      float32 (5, 2): left eye, right eye, nose tip, mouth left, mouth right; left as the viewer sees it.
+    points      float32 (5, 2): left eye, right eye, nose tip, mouth left, mouth right,
+                as the viewer sees left and right.
     score       how sure the detector is, higher is surer; compare only within one engine.
     frame       (width, height) of the picture, pixels.
     embedding   float32 (512,), unit length, or None when the engine has no identity network.
@@ -45,7 +45,7 @@ class Face:
     def id(self) -> str:
         """`f` and 16 hexadecimal digits; it says where the face is and nothing about whose it is."""
         width, height = self.frame
-        fractions = self.box / np.float32([width, height, width, height])
+        fractions = self.box / np.array([width, height, width, height], np.float32)
         parts = np.clip(np.rint(fractions * _SCALE), 0, _SCALE).astype(int)
         return "f" + "".join(f"{part:04x}" for part in parts)
 
@@ -67,8 +67,8 @@ def overlap(a: Floats, b: Floats) -> float:
 def match(faces: Sequence[Face], ids: Sequence[str]) -> tuple[Face, ...]:
     """The faces that the ids name, in the order of the ids and each at most once.
 
-    An id made from an earlier detection of the same picture names the face whose box overlaps its own most, by at
-    least one half. Raises `UnknownFace` for an id that is malformed or names nobody.
+    An id made from an earlier detection of the same picture names the face whose box overlaps its own
+    most, by at least one half. Raises `UnknownFace` for an id that is malformed or names nobody.
     """
     chosen: list[Face] = []
     for name in ids:
@@ -86,4 +86,4 @@ def _box(name: str, frame: tuple[int, int]) -> Floats:
         raise UnknownFace
     parts = [int(digits[i : i + 4], 16) / _SCALE for i in range(0, 16, 4)]
     width, height = frame
-    return np.float32([parts[0] * width, parts[1] * height, parts[2] * width, parts[3] * height])
+    return np.array([parts[0] * width, parts[1] * height, parts[2] * width, parts[3] * height], np.float32)

@@ -1,6 +1,7 @@
 """The rectangle of a frame that a step may touch.
 
-Half-open like a slice (`x1`, `y1` are outside), so an empty one has no special case and `frame[roi.slices]` is a view.
+Half-open like a slice (`x1`, `y1` are outside), so an empty one has no special case and `frame[roi.slices]`
+is a view.
 """
 
 from __future__ import annotations

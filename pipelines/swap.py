@@ -1,8 +1,9 @@
 """A whole request: two pictures in, one picture out, nothing left behind.
 
-The order is the order of the reported stages: decode, detect, swap, encode. Both pictures are judged by their headers
-before either is decoded. Between any two steps the cancel token is asked, and whatever was decoded is overwritten on the way
-out, be it by return or by exception: the encoded result is the only buffer that survives, and the caller wipes that.
+The order is the order of the reported stages: decode, detect, swap, encode. Both pictures are judged by
+their headers before either is decoded. Between any two steps the cancel token is asked, and whatever was
+decoded is overwritten on the way out, be it by return or by exception: the encoded result is the only
+buffer that survives, and the caller wipes that.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.container import Buffer, InputFormat
 from nanoswap.pipelines.engine import Engine, Rgb, Source
 from nanoswap.pipelines.errors import ManyFaces, NoFace
 from nanoswap.pipelines.face import Face, match
-from nanoswap.pipelines.image import MEDIA_TYPES, Buffer, ImageLimits, OutputFormat, decode, encode, probe
+from nanoswap.pipelines.image import MEDIA_TYPES, ImageLimits, OutputFormat, decode, encode, probe
 
+Choice = Literal["all", "largest"] | tuple[str, ...]
 Report = Callable[[str, int, int], None]
 """(stage, done, total); stage is one of decode, detect, swap, encode."""
 
@@ -27,11 +30,11 @@ class SwapOptions:
 
     faces        which faces of the target: all, the largest, or ids from `find_faces`.
     source_face  the id of the face to take when the source shows several.
-    format       of the result; `same` is the target's own, or jpeg where we read a format but do not write it (heic).
+    format       of the result; `same` is the target's own, or jpeg where we only read it (heic).
     quality      1..100 for the lossy formats; png ignores it.
     """
 
-    faces: Literal["all", "largest"] | tuple[str, ...] = "all"
+    faces: Choice = "all"
     source_face: str | None = None
     format: Literal["same"] | OutputFormat = "same"
     quality: int = 92
@@ -140,9 +143,7 @@ def _source_face(faces: tuple[Face, ...], wanted: str | None) -> Face:
     return faces[0]
 
 
-def _target_faces(
-    faces: tuple[Face, ...], wanted: Literal["all", "largest"] | tuple[str, ...]
-) -> tuple[Face, ...]:
+def _target_faces(faces: tuple[Face, ...], wanted: Choice) -> tuple[Face, ...]:
     if not faces:
         raise NoFace("target")
     if wanted == "all":
@@ -152,5 +153,5 @@ def _target_faces(
     return match(faces, wanted)
 
 
-def _output(kind: str) -> OutputFormat:
-    return kind if kind in ("jpeg", "png", "webp", "avif") else "jpeg"
+def _output(kind: InputFormat) -> OutputFormat:
+    return "jpeg" if kind == "heic" else kind
