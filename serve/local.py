@@ -7,6 +7,7 @@ a memory file system. One folder holds every file of the run, and it is removed 
 
 import logging
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -36,9 +37,10 @@ OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
 def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) -> int:
     """Serve until SIGINT or SIGTERM. ``environment`` is the process's own: Ray's workers inherit it."""
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     with local_service(environment) as settings:
+        # Not earlier: until now Ctrl-C is a KeyboardInterrupt that unwinds the start, and Ray sets handlers of its own.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
         say(f"Nanoswap is ready: http://{settings.host}:{settings.port}")
         if settings.development:
             say(f"Demo account: {DEMO_EMAIL} / {DEMO_PASSWORD} (development sign-in at {settings.auth_url})")
@@ -86,7 +88,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_HAPROXY_MAXCONN": "12000",
+        "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections()),
         # Only on the main loop is a slow reader's back-pressure real.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
@@ -99,6 +101,13 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "MALLOC_TRIM_THRESHOLD_": "65536",
     }
+
+
+def max_connections() -> int:
+    """How many connections the edge may hold: each takes two descriptors, and some are needed besides."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = 12_000
+    return most if hard == resource.RLIM_INFINITY else min(most, max(256, (hard - 1024) // 3))
 
 
 def free_port() -> int:
@@ -143,7 +152,8 @@ def _ray(settings: Settings, folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(Exception):
-            serve.shutdown()
+            for name in applications(settings):
+                serve.delete(name)
         ray.shutdown()
 
 

@@ -5,14 +5,24 @@ A detail is one of our own sentences. It never repeats a value that came with th
 a log can carry a token, a file name or a piece of somebody's picture.
 """
 
+import logging
+import math
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+
+from nanoswap.pipelines.errors import NoFace, PipelineError
+from nanoswap.queue import room
+from nanoswap.queue.session import InvalidSession, SessionsUnavailable
+
+log = logging.getLogger(__name__)
 
 #: code -> (status, title). Order follows the life of a request.
 CODES: dict[str, tuple[int, str]] = {
@@ -79,7 +89,7 @@ class Problem(Exception):
     @property
     def wait(self) -> int | None:
         """Whole seconds for ``Retry-After``, never 0: a client that waits 0 s is a busy loop."""
-        return None if self.retry_after is None else max(1, -(-int(self.retry_after * 1000) // 1000))
+        return None if self.retry_after is None else max(1, math.ceil(self.retry_after))
 
     def response(self) -> JSONResponse:
         headers = dict(NO_STORE)
@@ -90,6 +100,43 @@ class Problem(Exception):
         return JSONResponse(self.body(), self.status, headers, MEDIA_TYPE)
 
 
+#: What the waiting room's refusals are called here.
+_ROOM: dict[type[room.RoomError], str] = {
+    room.RoomUnavailable: "room_unavailable",
+    room.TicketNotFound: "not_found",
+    room.QueueFull: "queue_full",
+    room.QuotaExceeded: "quota",
+    room.TooManyTickets: "too_many_tickets",
+    room.IdempotencyMismatch: "idempotency_mismatch",
+    room.GrantUsed: "grant_used",
+    room.GrantExpired: "grant_expired",
+}
+#: A store or an auth service that is away is usually back by then.
+_AWAY_SECONDS = 5.0
+
+
+def as_problem(error: Exception) -> Problem:
+    """The problem that an error of one of the rooms is to a client; ``internal`` for one that isn't foreseen."""
+    match error:
+        case Problem():
+            return error
+        case room.RoomUnavailable():
+            return Problem("room_unavailable", retry_after=_AWAY_SECONDS)
+        case room.Refused():
+            return Problem(_ROOM[type(error)], retry_after=error.retry_after)
+        case room.RoomError():
+            return Problem(_ROOM[type(error)])
+        case InvalidSession():
+            return Problem(error.code, str(error))
+        case SessionsUnavailable():
+            return Problem("session_unavailable", retry_after=_AWAY_SECONDS)
+        case NoFace():
+            return Problem(error.code, str(error), part=error.where)
+        case PipelineError():
+            return Problem(error.code, str(error))
+    return Problem("internal")
+
+
 _BY_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -97,8 +144,13 @@ def install(app: FastAPI) -> None:
     """Make every error of an application, its framework's own included, a problem+json."""
 
     async def on_problem(_: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, Problem)
-        return error.response()
+        return as_problem(error).response()
+
+    async def on_surprise(_: Request, error: Exception) -> JSONResponse:
+        # Type and place only: a message or a local variable could hold something of a person.
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        log.error("unforeseen %s at %s:%s", type(error).__name__, Path(last.filename).name, last.lineno)
+        return Problem("internal").response()
 
     async def on_validation(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -112,6 +164,11 @@ def install(app: FastAPI) -> None:
 
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[JSONResponse]]] = {
         Problem: on_problem,
+        room.RoomError: on_problem,
+        InvalidSession: on_problem,
+        SessionsUnavailable: on_problem,
+        PipelineError: on_problem,
+        Exception: on_surprise,
         RequestValidationError: on_validation,
         HTTPException: on_http,
     }

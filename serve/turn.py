@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.queue.room import RoomError, WaitingRoom
 from nanoswap.queue.ticket import Outcome, Progress, Ticket
-from nanoswap.serve.problems import Problem
+from nanoswap.serve.problems import as_problem
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +76,23 @@ async def turn(room: WaitingRoom, ticket: Ticket, worker: str, *, period: float 
             await keeper
 
 
+def _fault(error: BaseException | None) -> str | None:
+    """The code of a failure that the person's media or declaration caused; None when the place is to be given back."""
+    if not isinstance(error, Exception):
+        return None
+    code = as_problem(error).code
+    return None if code in _OUR_SIDE else code
+
+
 async def _settle(room: WaitingRoom, worker: str, held: Turn, error: BaseException | None) -> None:
     """Tell the room how the turn ended. Never raises: the answer to the person matters more."""
     ticket = held.ticket
     try:
         if held.outcome is not None:
             await room.finish(ticket.id, worker, held.outcome)
-        elif isinstance(error, Problem) and error.code not in _OUR_SIDE:
-            used = ticket.estimate if error.code in _FALSE_DECLARATION else held.used
-            await room.finish(ticket.id, worker, Outcome(code=error.code, bytes=0, sha256="", gpu_seconds=used))
+        elif (code := _fault(error)) is not None:
+            used = ticket.estimate if code in _FALSE_DECLARATION else held.used
+            await room.finish(ticket.id, worker, Outcome(code=code, bytes=0, sha256="", gpu_seconds=used))
         else:
             await room.release(ticket.id, worker)
         await room.grant(ticket.kind)

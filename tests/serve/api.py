@@ -18,15 +18,25 @@ class Api:
     url: str
     token: str
     http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60))
+    made: list[Ticket] = field(default_factory=list)
 
     def call(self, method: str, path: str, **request: Any) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.token}"} | request.pop("headers", {})
         return self.http.request(method, self.url + path, headers=headers, **request)
 
+    def close(self) -> None:
+        """Give up what this person still holds, and the connections."""
+        for ticket in self.made:
+            self.call("DELETE", ticket["links"]["cancel"])
+        self.http.close()
+
     def join(self, source: bytes, target: bytes, *, key: str | None = None, **changes: Any) -> httpx.Response:
         body = {"kind": "image", "bytes": len(source) + len(target), "width": 512, "height": 600, "consent": "likeness-1"}
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
-        return self.call("POST", "/v1/tickets", json=body | changes, headers=headers)
+        answer = self.call("POST", "/v1/tickets", json=body | changes, headers=headers)
+        if answer.is_success:
+            self.made.append(answer.json())
+        return answer
 
     def ticket(self, ticket: Ticket, **headers: str) -> Ticket:
         answer = self.call("GET", ticket["links"]["self"], headers=headers)

@@ -66,9 +66,12 @@ def start_service(**environment: str) -> Service:
 def stop_service(service: Service) -> None:
     """Ctrl-C, as a person would; kill what is left of its session if that doesn't end it."""
     service.process.send_signal(signal.SIGINT)
+    assert service.process.stdout is not None
     try:
+        service.process.stdout.read()
         service.process.wait(60)
     finally:
+        service.process.stdout.close()
         with suppress(ProcessLookupError):
             os.killpg(service.process.pid, signal.SIGKILL)
 

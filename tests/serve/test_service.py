@@ -9,6 +9,7 @@ import subprocess
 import time
 import uuid
 from base64 import b64decode
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,8 +26,10 @@ pytestmark = pytest.mark.service
 
 
 @pytest.fixture
-def api(service: Service) -> Api:
-    return Api(service.url, service.sign_in())
+def api(service: Service) -> Iterator[Api]:
+    person = Api(service.url, service.sign_in())
+    yield person
+    person.close()
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -112,8 +115,8 @@ def test_grant_is_used_once_and_only_by_its_owner(api: Api, astronaut: bytes, ho
     assert (again.status_code, again.json()["code"]) == (409, "grant_used")
 
 
-def test_nobody_gets_in_without_a_session(service: Service, astronaut: bytes, hopper: bytes) -> None:
-    stranger = Api(service.url, "eyJhbGciOiJub25lIn0.e30.")
+def test_nobody_gets_in_without_a_session(api: Api, astronaut: bytes, hopper: bytes) -> None:
+    stranger = Api(api.url, "eyJhbGciOiJub25lIn0.e30.", api.http)
     for answer in (
         stranger.join(astronaut, hopper),
         stranger.call("GET", "/v1/quota"),
@@ -207,7 +210,7 @@ def test_killed_replica_keeps_the_persons_place(service: Service, api: Api, astr
 
     person = threading.Thread(target=upload)
     person.start()
-    other = Api(api.url, api.token)
+    other = Api(api.url, api.token, api.http)
     other.until(ticket, "running")
     os.kill(replica, signal.SIGKILL)
     person.join(60)

@@ -1,0 +1,50 @@
+"""Settings: read once, refuse early, never print a secret."""
+
+import pytest
+
+from nanoswap.serve.settings import Settings, SettingsError
+
+GOOD = {
+    "SUPABASE_URL": "https://project.supabase.co/",
+    "NANOSWAP_SECRET": "s" * 32,
+    "REDIS_URL": "redis://127.0.0.1:6379/0",
+}
+
+
+def test_supabase_project_gives_auth_url_issuer_and_origin() -> None:
+    settings = Settings.from_environment(GOOD)
+    assert settings.auth_url == settings.auth_issuer == "https://project.supabase.co/auth/v1"
+    assert settings.auth_origin == "https://project.supabase.co"
+    assert not settings.development
+
+
+def test_issuer_may_differ_from_the_address() -> None:
+    settings = Settings.from_environment(GOOD | {"NANOSWAP_AUTH_ISSUER": "https://auth.example.com/auth/v1"})
+    assert settings.auth_issuer == "https://auth.example.com/auth/v1"
+
+
+def test_development_is_loopback_over_http() -> None:
+    settings = Settings.from_environment(GOOD | {"NANOSWAP_AUTH_URL": "http://127.0.0.1:9999/auth/v1"})
+    assert settings.development
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"SUPABASE_URL": ""}, "SUPABASE_URL"),
+        ({"SUPABASE_URL": "http://project.supabase.co"}, "https"),
+        ({"NANOSWAP_SECRET": "short"}, "NANOSWAP_SECRET"),
+        ({"REDIS_URL": ""}, "REDIS_URL"),
+        ({"NANOSWAP_PORT": "eighty"}, "NANOSWAP_PORT"),
+        ({"NANOSWAP_PORT": "0"}, "NANOSWAP_PORT"),
+        ({"NANOSWAP_IMAGE_SLOTS": "1.5"}, "NANOSWAP_IMAGE_SLOTS"),
+        ({"NANOSWAP_UPLOAD_SECONDS": "nan"}, "NANOSWAP_UPLOAD_SECONDS"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(change: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Settings.from_environment(GOOD | change)
+
+
+def test_secret_is_not_printed() -> None:
+    assert "ssss" not in repr(Settings.from_environment(GOOD))
