@@ -98,7 +98,9 @@ class _Issuer:
         return _error(400, "unsupported_grant_type")
 
     async def user(self, request: Request) -> Response:
-        return JSONResponse(self._account()) if self._session_of(request) else _error(403, "session_not_found")
+        return (
+            JSONResponse(self._account()) if self._session_of(request) else _error(403, "session_not_found")
+        )
 
     async def logout(self, request: Request) -> Response:
         session = self._session_of(request)
@@ -134,7 +136,9 @@ class _Issuer:
         }
         self._sessions[session] = secrets.token_urlsafe(16)
         return {
-            "access_token": jwt.encode({"alg": "ES256", "kid": self._key.kid, "typ": "JWT"}, claims, self._key),
+            "access_token": jwt.encode(
+                {"alg": "ES256", "kid": self._key.kid, "typ": "JWT"}, claims, self._key
+            ),
             "token_type": "bearer",
             "expires_in": LIFE_SECONDS,
             "expires_at": now + LIFE_SECONDS,
@@ -161,7 +165,11 @@ class _Issuer:
 def create_issuer(url: str, *, origins: Sequence[str]) -> Starlette:
     """The issuer as an ASGI application. ``url`` is its base, ending in ``/auth/v1``; ``origins`` may call it."""
     cors = Middleware(
-        CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"], max_age=600
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        max_age=600,
     )
     return Starlette(routes=_Issuer(url).routes(), middleware=[cors])
 
@@ -187,7 +195,9 @@ async def _end_with_parent(server: uvicorn.Server) -> None:
 
 async def _serve(port: int, origins: Sequence[str]) -> None:
     app = create_issuer(f"http://127.0.0.1:{port}/auth/v1", origins=origins)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", loop="asyncio"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", loop="asyncio")
+    )
     watch = asyncio.create_task(_end_with_parent(server))
     await server.serve()
     watch.cancel()

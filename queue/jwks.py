@@ -1,7 +1,7 @@
 """The signing keys of the auth service, kept so that nobody waits for them and nobody can make us fetch them at will.
 
-Keys are fetched once for any number of callers at once, renewed in the background at half their life, used for up to an
-hour when the auth service is away, and an unknown key id leads to one fetch per cool-down however many tokens carry one.
+Keys are fetched once for any number of callers at once, renewed in the background at half their life, and used for up
+to an hour when the auth service is away. An unknown key id leads to one fetch per cool-down, however many carry one.
 Only keys that we would verify with are kept: one of another type in the set does no harm.
 """
 
@@ -103,7 +103,9 @@ def usable(key: object) -> bool:
         return False
     match key.get("kty"), key.get("alg"):
         case "EC", None | "ES256":
-            return key.get("crv") == "P-256" and isinstance(key.get("x"), str) and isinstance(key.get("y"), str)
+            return (
+                key.get("crv") == "P-256" and isinstance(key.get("x"), str) and isinstance(key.get("y"), str)
+            )
         case "RSA", None | "RS256":
             return isinstance(key.get("n"), str) and isinstance(key.get("e"), str)
     return False

@@ -1,7 +1,7 @@
 """The waiting room on Redis or Valkey: arguments in, ``room.lua`` decides, plain values out.
 
 One script holds every operation, called by its hash (EVALSHA); a server that was restarted or wiped has forgotten it
-and gets it again. Keys share one hash tag. Only the 6.2 subset is used, so the server in Debian, Ubuntu or a wheel will do.
+and gets it again. Keys share one hash tag. Only the 6.2 subset is used: the server of a distribution or a wheel will do.
 """
 
 import hashlib
@@ -12,10 +12,6 @@ from importlib import resources
 from typing import Any, cast
 
 import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
-
 from nanoswap.queue import eta
 from nanoswap.queue.eta import Load
 from nanoswap.queue.room import (
@@ -35,6 +31,9 @@ from nanoswap.queue.room import (
 )
 from nanoswap.queue.score import boost, debt
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket, new_ticket_id
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
 PREFIX = "{nanoswap}"
 _KINDS = tuple(kind.value for kind in Kind)
@@ -42,7 +41,7 @@ _AWAY = (ConnectionError, TimeoutError, OSError)
 
 
 class RedisRoom:
-    """The room at ``url`` (redis://, rediss:// or unix://). ``clock`` gives ms since the epoch; tests bring their own."""
+    """The room at ``url`` (redis://, rediss://, unix://). ``clock`` gives ms since the epoch; tests bring their own."""
 
     def __init__(
         self, url: str, policy: Policy, *, clock: Callable[[], int] | None = None, prefix: str = PREFIX
@@ -56,7 +55,9 @@ class RedisRoom:
             socket_timeout=3.0,
             socket_connect_timeout=1.0,
             # Only reaching the server is tried again: a call that was sent may have been carried out.
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionRefusedError,)),
+            retry=Retry(
+                ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionRefusedError,)
+            ),
         )
         self._script = resources.files("nanoswap.queue").joinpath("room.lua").read_text()
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
@@ -160,7 +161,9 @@ class RedisRoom:
         policy = self._policy
         nonce_seed = secrets.token_hex(16)
         return list(
-            await self._call("grant", kind.value, _ms(policy.grant), policy.ahead, nonce_seed, _ms(policy.parked))
+            await self._call(
+                "grant", kind.value, _ms(policy.grant), policy.ahead, nonce_seed, _ms(policy.parked)
+            )
         )
 
     async def redeem(self, ticket_id: str, account: str, nonce: str, worker: str) -> Ticket:

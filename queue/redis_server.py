@@ -119,7 +119,9 @@ class RedisServer:
                 self._process.wait()
             self._process = None
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -148,5 +150,7 @@ def _watch_parent(pid: int) -> None:
         "try: os.kill(server,9)\n"
         "except ProcessLookupError: pass\n"
     )
-    watcher = subprocess.Popen([sys.executable, "-c", code, str(os.getpid()), str(pid)], start_new_session=True)
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", code, str(os.getpid()), str(pid)], start_new_session=True
+    )
     threading.Thread(target=watcher.wait, daemon=True).start()

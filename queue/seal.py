@@ -1,7 +1,7 @@
 """A ticket that the person keeps: signed, so that after the store has lost everything it proves the old place.
 
-The token is ``version.payload.signature`` with an HMAC-SHA256 over the first two. It is readable (there is nothing in it
-that the person doesn't know) and can't be changed. It is worth nothing to anybody else: it names its account.
+The token is ``version.payload.signature`` with an HMAC-SHA256 over the first two. It is readable (it holds nothing that
+the person doesn't know) and can't be changed. It is worth nothing to anybody else: it names its account.
 """
 
 import base64
@@ -14,7 +14,10 @@ from nanoswap.queue.ticket import Kind, State, Ticket
 
 VERSION = "n1"
 MAX_LENGTH = 2048
-_FIELDS = ("id", "account", "kind", "estimate", "debt", "score", "joined", "bytes", "width", "height", "frames", "consent")
+_FIELDS = (
+    *("id", "account", "kind", "estimate", "debt", "score", "joined"),
+    *("bytes", "width", "height", "frames", "consent", "attempts"),
+)
 
 
 class SealError(Exception):
@@ -30,7 +33,7 @@ class Seal:
 
     def seal(self, ticket: Ticket) -> str:
         """The token of a ticket."""
-        payload = {name: getattr(ticket, name) for name in _FIELDS} | {"attempts": ticket.attempts}
+        payload = {name: getattr(ticket, name) for name in _FIELDS}
         body = f"{VERSION}.{_encode(json.dumps(payload, separators=(',', ':')).encode())}"
         return f"{body}.{_encode(self._sign(body))}"
 

@@ -1,6 +1,6 @@
 """Who is asking: Supabase access tokens, verified here, without asking anybody for every request.
 
-``supabase``'s own ``get_claims`` checks the signature and the expiry, and that is all: it takes any issuer and audience,
+``supabase``'s own ``get_claims`` checks the signature and the expiry, no more: it takes any issuer and audience,
 fetches keys for every unknown key id, goes to the network for a token without one, and reads an empty token as its own
 session. So it is called behind this guard, which looks at everything else first, and with the one key that the guard
 chose. It is then pure computation.
@@ -30,13 +30,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import httpx
+from nanoswap.queue.account import Accounts
+from nanoswap.queue.jwks import JwksStore, JwksUnavailable
 from pydantic import ValidationError
 from supabase_auth import AsyncGoTrueClient
 from supabase_auth.errors import AuthApiError, AuthError
 from supabase_auth.types import JWKSet
-
-from nanoswap.queue.account import Accounts
-from nanoswap.queue.jwks import JwksStore, JwksUnavailable
 
 log = logging.getLogger(__name__)
 

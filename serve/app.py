@@ -6,11 +6,7 @@ deployment answers HTTP itself.
 """
 
 import os
-from typing import Any
-
 from fastapi import FastAPI
-from ray import serve
-
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.queue.account import Accounts
@@ -21,6 +17,7 @@ from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.loopback import keep_internal_ports_on_loopback
 from nanoswap.serve.settings import Settings
+from ray import serve
 
 #: Longest an image swap may still run while its replica drains.
 DRAIN_SECONDS = 60.0
@@ -73,20 +70,34 @@ class ImageSwap:
         return create_image_swap(settings, room, _sessions(settings), self._engine)
 
 
-def applications(settings: Settings) -> dict[str, tuple[str, Any]]:
+def _deployment(decorated: object) -> serve.Deployment:
+    """Ray's decorator makes a Deployment of a class, which its type stubs don't say."""
+    assert isinstance(decorated, serve.Deployment)
+    return decorated
+
+
+def applications(settings: Settings) -> dict[str, tuple[str, serve.Application]]:
     """Name -> (route prefix, bound application), in the order in which they start."""
-    image = ImageSwap.options(
-        num_replicas=settings.image_replicas,
-        max_ongoing_requests=64,
-        graceful_shutdown_timeout_s=DRAIN_SECONDS,
-        ray_actor_options={"num_cpus": 0.1, "num_gpus": settings.image_gpus},
-        health_check_period_s=5.0,
-    ).bind()
-    gateway = Gateway.options(
-        num_replicas=settings.gateway_replicas,
-        # Every open event stream is one ongoing request.
-        max_ongoing_requests=10_000,
-        graceful_shutdown_timeout_s=5.0,
-        ray_actor_options={"num_cpus": 0.1},
-    ).bind()
+    image = (
+        _deployment(ImageSwap)
+        .options(
+            num_replicas=settings.image_replicas,
+            max_ongoing_requests=64,
+            graceful_shutdown_timeout_s=DRAIN_SECONDS,
+            ray_actor_options={"num_cpus": 0.1, "num_gpus": settings.image_gpus},
+            health_check_period_s=5.0,
+        )
+        .bind()
+    )
+    gateway = (
+        _deployment(Gateway)
+        .options(
+            num_replicas=settings.gateway_replicas,
+            # Every open event stream is one ongoing request.
+            max_ongoing_requests=10_000,
+            graceful_shutdown_timeout_s=5.0,
+            ray_actor_options={"num_cpus": 0.1},
+        )
+        .bind()
+    )
     return {"image": ("/image", image), "gateway": ("/", gateway)}

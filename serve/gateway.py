@@ -8,15 +8,13 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-
-from nanoswap import __version__
 from nanoswap.queue.room import TicketNotFound, WaitingRoom
 from nanoswap.queue.seal import Seal, SealError
 from nanoswap.queue.session import Session, Sessions
@@ -31,10 +29,14 @@ from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.wire import ConfigOut, LineOut, QueueOut, QuotaOut, TicketOut, TicketRequest
 
+from nanoswap import __version__
+
 log = logging.getLogger(__name__)
 
 #: Longest that ``Prefer: wait=N`` holds a request open; below every proxy's read time-out.
 MAX_WAIT_SECONDS = 25
+#: The lines that are open.
+KINDS = (Kind.IMAGE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Desk:
 
 def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) -> FastAPI:
     """The gateway as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
-    desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, (Kind.IMAGE,)))
+    desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, KINDS))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,7 +82,14 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         await sessions.close()
         await room.close()
 
-    app = FastAPI(title="Nanoswap", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Nanoswap",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
     problems.install(app)
     app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
 
@@ -119,12 +128,17 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         await sessions.confirm(bearer(authorization), who)
         if body.consent != CONSENT.id:
             raise Problem("consent_missing", "Agree to the statement that /v1/config shows.", part="consent")
-        if body.kind != Kind.IMAGE:
+        kind = Kind(body.kind)
+        if kind not in KINDS:
             raise Problem("unknown_kind", part="kind")
         check_declared(body, settings)
-        kind = Kind(body.kind)
         declaration = Declaration(
-            kind=kind, bytes=body.bytes, width=body.width, height=body.height, frames=body.frames, consent=body.consent
+            kind=kind,
+            bytes=body.bytes,
+            width=body.width,
+            height=body.height,
+            frames=body.frames,
+            consent=body.consent,
         )
         estimate = estimate_seconds(kind, body.width, body.height, body.frames)
         joined = await room.join(who.account, declaration, estimate, idempotency_key=idempotency_key)
@@ -141,7 +155,9 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         ticket_id: str,
         who: Signed,
         token: Token = None,
-        prefer: Annotated[str, Header(description="wait=N holds the answer until something changes, 25 s at most.")] = "",
+        prefer: Annotated[
+            str, Header(description="wait=N holds the answer until something changes, 25 s at most.")
+        ] = "",
         if_none_match: Annotated[str, Header()] = "",
     ) -> Response:
         """The place as it is now, or as it becomes within ``Prefer: wait``."""
@@ -231,9 +247,10 @@ async def next_change(board: Board, place: Place, seconds: float) -> Place:
     before = fingerprint(place)
     try:
         async with asyncio.timeout(seconds):
-            async for place in board.changes(place):
-                if fingerprint(place) != before:
-                    break
+            async with aclosing(board.changes(place)) as changes:
+                async for latest in changes:
+                    if fingerprint(latest) != before:
+                        return latest
     except TimeoutError:
         pass
     return place

@@ -14,6 +14,7 @@ import re
 import signal
 import stat
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 #: Headers that Ray Serve honours from anyone and that only the service itself may decide.
@@ -54,9 +55,7 @@ def find_binary() -> str:
 
         found = which("haproxy")
         if found is None:
-            raise FileNotFoundError(
-                "haproxy is missing: 'brew install haproxy' or 'apt-get install haproxy'"
-            ) from None
+            raise FileNotFoundError("haproxy is missing: 'brew install haproxy' or 'apt-get install haproxy'") from None
         return found
     return str(get_haproxy_binary())
 
@@ -64,7 +63,7 @@ def find_binary() -> str:
 def main() -> None:
     """``BINARY ARGUMENTS…``: harden the configuration named by ``-f`` and become HAProxy."""
     binary, *arguments = sys.argv[1:]
-    for flag, value in zip(arguments, arguments[1:], strict=False):
+    for flag, value in pairwise(arguments):
         if flag == "-f":
             path = Path(value)
             path.write_text(harden(path.read_text()))

@@ -12,8 +12,6 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
-
-from nanoswap import __version__
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.errors import Cancelled
 from nanoswap.pipelines.image import ImageLimits
@@ -30,8 +28,10 @@ from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.replica import enlisted, new_worker_name
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.turn import Turn, turn
-from nanoswap.serve.upload import Upload, check_head, read_upload, wipe
+from nanoswap.serve.upload import check_head, read_upload, wipe
 from nanoswap.serve.wire import FaceOut, FacesOut
+
+from nanoswap import __version__
 
 #: People may look for faces without a turn, so only so many may at once; more are asked to come back.
 MAX_FACE_REQUESTS = 4
@@ -40,7 +40,9 @@ MAX_FACE_REQUESTS = 4
 def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions, engine: Engine) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
     limits = ImageLimits(
-        max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side
+        max_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_side=settings.max_image_side,
     )
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)
@@ -54,7 +56,12 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
         await room.close()
 
     app = FastAPI(
-        title="Nanoswap image", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+        title="Nanoswap image",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
     )
     problems.install(app)
     app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)

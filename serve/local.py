@@ -21,7 +21,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
-
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.serve.haproxy import write_wrapper
@@ -133,9 +132,8 @@ def _folder() -> Iterator[Path]:
 def _ray(settings: Settings, folder: Path) -> Iterator[None]:
     # Imported here: Ray Serve reads its environment once, when it is imported.
     import ray
-    from ray import serve
-
     from nanoswap.serve.app import applications
+    from ray import serve
 
     ray.init(
         num_cpus=max(4, os.cpu_count() or 1),

@@ -27,4 +27,4 @@ def keep_internal_ports_on_loopback(host: str) -> None:
     def open_on_loopback(server: object, address: str) -> int:
         return int(open_port(server, address.replace("[::]", "127.0.0.1")))
 
-    replica.add_port_to_grpc_server = open_on_loopback
+    vars(replica)["add_port_to_grpc_server"] = open_on_loopback

@@ -16,11 +16,10 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-
 from nanoswap.pipelines.errors import NoFace, PipelineError
 from nanoswap.queue import room
 from nanoswap.queue.session import InvalidSession, SessionsUnavailable
+from starlette.exceptions import HTTPException
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +81,12 @@ class Problem(Exception):
 
     def body(self) -> dict[str, object]:
         status, title = CODES[self.code]
-        body: dict[str, object] = {"type": f"/problems#{self.code}", "title": title, "status": status, "code": self.code}
+        body: dict[str, object] = {
+            "type": f"/problems#{self.code}",
+            "title": title,
+            "status": status,
+            "code": self.code,
+        }
         optional = {"detail": self.detail, "retry_after": self.wait, "part": self.part}
         return body | {name: value for name, value in optional.items() if value is not None}
 

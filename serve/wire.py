@@ -7,11 +7,10 @@ made from them.
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from nanoswap.queue.room import Line, Quota
 from nanoswap.queue.ticket import Eta, Place
 from nanoswap.serve.problems import CODES
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Wire(BaseModel):
@@ -90,9 +89,7 @@ class TicketOut(Wire):
 
     id: str
     kind: str
-    state: Literal[
-        "waiting", "granted", "running", "parked", "succeeded", "failed", "canceled", "expired", "aborted"
-    ]
+    state: Literal["waiting", "granted", "running", "parked", "succeeded", "failed", "canceled", "expired", "aborted"]
     position: int | None = Field(description="1 is next; null when not in line.")
     ahead_seconds: float | None = Field(description="GPU seconds of the work ahead.")
     eta: Range | None

@@ -60,7 +60,18 @@ def test_import_package_is_the_folders_at_the_top() -> None:
 
 
 def test_wheel_holds_every_module_and_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "uv", "build", "--wheel", "--no-build-isolation", "-q", "-o", str(tmp_path), str(ROOT)]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "build",
+        "--wheel",
+        "--no-build-isolation",
+        "-q",
+        "-o",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())

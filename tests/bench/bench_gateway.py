@@ -15,7 +15,6 @@ import uuid
 from contextlib import suppress
 
 import httpx
-
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.serve.issuer_process import issuer_process
@@ -86,7 +85,10 @@ async def measure(port: int, auth_url: str, pid: int, streams: int) -> None:
             bare.append((time.perf_counter() - started) * 1000)
         p50, p99 = quantile(times, 0.5), quantile(times, 0.99)
         print(f"ticket creation, one after the other: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-        print(f"  same client, same server, empty answer: p50 {quantile(bare, 0.5):.1f} ms -> {p50 / quantile(bare, 0.5):.1f}x")
+        print(
+            f"  same client and server, empty answer: p50 {quantile(bare, 0.5):.1f} ms "
+            f"-> {p50 / quantile(bare, 0.5):.1f}x"
+        )
         before = resident(pid)
         opened: list[int] = []
         tasks = []

@@ -31,7 +31,13 @@ class Api:
         self.http.close()
 
     def join(self, source: bytes, target: bytes, *, key: str | None = None, **changes: Any) -> httpx.Response:
-        body = {"kind": "image", "bytes": len(source) + len(target), "width": 512, "height": 600, "consent": "likeness-1"}
+        body = {
+            "kind": "image",
+            "bytes": len(source) + len(target),
+            "width": 512,
+            "height": 600,
+            "consent": "likeness-1",
+        }
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         answer = self.call("POST", "/v1/tickets", json=body | changes, headers=headers)
         if answer.is_success:
@@ -69,7 +75,7 @@ class Api:
         headers = {"Authorization": f"Bearer {self.token}"}
         with self.http.stream("GET", self.url + ticket["links"]["events"], headers=headers) as stream:
             for line in stream.iter_lines():
-                if line.startswith("data: {\"id\""):
+                if line.startswith('data: {"id"'):
                     seen.append(json.loads(line.removeprefix("data: ")))
                     if len(seen) == count:
                         break

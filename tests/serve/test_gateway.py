@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import httpx
 import pytest
-
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy, RoomUnavailable
 from nanoswap.queue.session import Session
@@ -148,7 +147,8 @@ def test_bearer_is_required(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefer", "seconds"), [("", 0), ("wait=5", 5), ("respond-async, Wait=7", 7), ("wait=999", 25), ("wait=-1", 0)]
+    ("prefer", "seconds"),
+    [("", 0), ("wait=5", 5), ("respond-async, Wait=7", 7), ("wait=999", 25), ("wait=-1", 0)],
 )
 def test_prefer_wait(prefer: str, seconds: float) -> None:
     assert wait_seconds(prefer) == seconds

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
-
 from nanoswap.serve.haproxy import STRIPPED_HEADERS, harden, write_wrapper
+from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
 GENERATED = """frontend prometheus
     bind :9101

@@ -1,5 +1,4 @@
 import pytest
-
 from nanoswap.pipelines.swap import SwapOptions
 from nanoswap.serve.options import swap_options
 from nanoswap.serve.problems import Problem
@@ -15,7 +14,15 @@ def test_ids_are_split() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"faces": ","}, {"format": "gif"}, {"quality": "0"}, {"quality": "101"}, {"quality": "-1"}, {"quality": "best"}]
+    "fields",
+    [
+        {"faces": ","},
+        {"format": "gif"},
+        {"quality": "0"},
+        {"quality": "101"},
+        {"quality": "-1"},
+        {"quality": "best"},
+    ],
 )
 def test_wrong_options_name_their_field(fields: dict[str, str]) -> None:
     with pytest.raises(Problem) as caught:

@@ -221,12 +221,18 @@ def test_killed_replica_keeps_the_persons_place(service: Service, api: Api, astr
     assert other.swap(again, astronaut, big).status_code == 200
 
 
-def test_wiped_redis_gives_the_place_back_from_the_sealed_ticket(service: Service, api: Api, astronaut: bytes, hopper: bytes) -> None:
+def test_wiped_redis_gives_the_place_back_from_the_sealed_ticket(
+    service: Service, api: Api, astronaut: bytes, hopper: bytes
+) -> None:
     ticket = api.join(astronaut, hopper).json()
-    (server,) = [pid for pid in descendants(service.process.pid) if "redis-server" in command(pid) or "valkey" in command(pid)]
+    (server,) = [
+        pid for pid in descendants(service.process.pid) if "redis-server" in command(pid) or "valkey" in command(pid)
+    ]
     import redis
 
-    path = next(word for word in command(server).split() if word.endswith(".sock"))if ".sock" in command(server) else None
+    path = (
+        next(word for word in command(server).split() if word.endswith(".sock")) if ".sock" in command(server) else None
+    )
     path = path or re.search(r"unixsocket:(\S+)", command(server))[1]  # type: ignore[index]
     with redis.Redis(unix_socket_path=path) as store:
         store.flushall()
@@ -280,7 +286,7 @@ def test_uploads_leave_no_file(service: Service, api: Api, astronaut: bytes, hop
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 name = os.readlink(entry)
-                if name.startswith(("/", "memfd")) and entry.stat().st_size < 2**28 and "/dev/" != name[:5]:
+                if name.startswith(("/", "memfd")) and entry.stat().st_size < 2**28 and name[:5] != "/dev/":
                     assert needle not in entry.read_bytes(), name
             except OSError:
                 continue

@@ -1,7 +1,6 @@
 """Settings: read once, refuse early, never print a secret."""
 
 import pytest
-
 from nanoswap.serve.settings import Settings, SettingsError
 
 GOOD = {
