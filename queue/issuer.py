@@ -98,9 +98,7 @@ class _Issuer:
         return _error(400, "unsupported_grant_type")
 
     async def user(self, request: Request) -> Response:
-        return (
-            JSONResponse(self._account()) if self._session_of(request) else _error(403, "session_not_found")
-        )
+        return JSONResponse(self._account()) if self._session_of(request) else _error(403, "session_not_found")
 
     async def logout(self, request: Request) -> Response:
         session = self._session_of(request)
@@ -136,9 +134,7 @@ class _Issuer:
         }
         self._sessions[session] = secrets.token_urlsafe(16)
         return {
-            "access_token": jwt.encode(
-                {"alg": "ES256", "kid": self._key.kid, "typ": "JWT"}, claims, self._key
-            ),
+            "access_token": jwt.encode({"alg": "ES256", "kid": self._key.kid, "typ": "JWT"}, claims, self._key),
             "token_type": "bearer",
             "expires_in": LIFE_SECONDS,
             "expires_at": now + LIFE_SECONDS,
@@ -195,9 +191,7 @@ async def _end_with_parent(server: uvicorn.Server) -> None:
 
 async def _serve(port: int, origins: Sequence[str]) -> None:
     app = create_issuer(f"http://127.0.0.1:{port}/auth/v1", origins=origins)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", loop="asyncio")
-    )
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", loop="asyncio"))
     watch = asyncio.create_task(_end_with_parent(server))
     await server.serve()
     watch.cancel()

@@ -103,9 +103,7 @@ def usable(key: object) -> bool:
         return False
     match key.get("kty"), key.get("alg"):
         case "EC", None | "ES256":
-            return (
-                key.get("crv") == "P-256" and isinstance(key.get("x"), str) and isinstance(key.get("y"), str)
-            )
+            return key.get("crv") == "P-256" and isinstance(key.get("x"), str) and isinstance(key.get("y"), str)
         case "RSA", None | "RS256":
             return isinstance(key.get("n"), str) and isinstance(key.get("e"), str)
     return False

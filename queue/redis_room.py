@@ -12,6 +12,10 @@ from importlib import resources
 from typing import Any, cast
 
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
+
 from nanoswap.queue import eta
 from nanoswap.queue.eta import Load
 from nanoswap.queue.room import (
@@ -31,9 +35,6 @@ from nanoswap.queue.room import (
 )
 from nanoswap.queue.score import boost, debt
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket, new_ticket_id
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
 PREFIX = "{nanoswap}"
 _KINDS = tuple(kind.value for kind in Kind)
@@ -55,9 +56,7 @@ class RedisRoom:
             socket_timeout=3.0,
             socket_connect_timeout=1.0,
             # Only reaching the server is tried again: a call that was sent may have been carried out.
-            retry=Retry(
-                ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionRefusedError,)
-            ),
+            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionRefusedError,)),
         )
         self._script = resources.files("nanoswap.queue").joinpath("room.lua").read_text()
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
@@ -117,8 +116,7 @@ class RedisRoom:
         loads = [("load", kind) for kind in _KINDS]
         answers = await self._pipeline([*calls, *loads])
         lines = {
-            Kind(kind): _load(Kind(kind), answer)
-            for kind, answer in zip(_KINDS, answers[len(calls) :], strict=True)
+            Kind(kind): _load(Kind(kind), answer) for kind, answer in zip(_KINDS, answers[len(calls) :], strict=True)
         }
         places: list[Place | None] = []
         for ticket_id, seen in zip(ticket_ids, answers, strict=False):
@@ -161,9 +159,7 @@ class RedisRoom:
         policy = self._policy
         nonce_seed = secrets.token_hex(16)
         return list(
-            await self._call(
-                "grant", kind.value, _ms(policy.grant), policy.ahead, nonce_seed, _ms(policy.parked)
-            )
+            await self._call("grant", kind.value, _ms(policy.grant), policy.ahead, nonce_seed, _ms(policy.parked))
         )
 
     async def redeem(self, ticket_id: str, account: str, nonce: str, worker: str) -> Ticket:

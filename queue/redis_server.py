@@ -150,7 +150,5 @@ def _watch_parent(pid: int) -> None:
         "try: os.kill(server,9)\n"
         "except ProcessLookupError: pass\n"
     )
-    watcher = subprocess.Popen(
-        [sys.executable, "-c", code, str(os.getpid()), str(pid)], start_new_session=True
-    )
+    watcher = subprocess.Popen([sys.executable, "-c", code, str(os.getpid()), str(pid)], start_new_session=True)
     threading.Thread(target=watcher.wait, daemon=True).start()

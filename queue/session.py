@@ -30,12 +30,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import httpx
-from nanoswap.queue.account import Accounts
-from nanoswap.queue.jwks import JwksStore, JwksUnavailable
 from pydantic import ValidationError
 from supabase_auth import AsyncGoTrueClient
 from supabase_auth.errors import AuthApiError, AuthError
 from supabase_auth.types import JWKSet
+
+from nanoswap.queue.account import Accounts
+from nanoswap.queue.jwks import JwksStore, JwksUnavailable
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,10 @@ deployment answers HTTP itself.
 """
 
 import os
+
 from fastapi import FastAPI
+from ray import serve
+
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.queue.account import Accounts
@@ -17,7 +20,6 @@ from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.loopback import keep_internal_ports_on_loopback
 from nanoswap.serve.settings import Settings
-from ray import serve
 
 #: Longest an image swap may still run while its replica drains.
 DRAIN_SECONDS = 60.0

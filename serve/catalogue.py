@@ -1,11 +1,10 @@
 """What this service offers, as it tells anybody who asks: engine, limits, consent statement, sign-in address."""
 
+from nanoswap import __version__
 from nanoswap.pipelines.image import FORMATS
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.wire import AuthOut, ConfigOut, ConsentOut, Demo, EngineOut, ImageLimitsOut, Limits
-
-from nanoswap import __version__
 
 #: Agreed to with every ticket; its id is stored with the ticket, and changes when the words do.
 CONSENT = ConsentOut(

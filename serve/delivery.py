@@ -10,13 +10,14 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
 from nanoswap.pipelines.swap import Swapped
 from nanoswap.queue.ticket import Outcome
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.turn import Turn
 from nanoswap.serve.upload import wipe
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 SLICE_BYTES = 64 * 1024
 

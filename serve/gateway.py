@@ -15,6 +15,8 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+
+from nanoswap import __version__
 from nanoswap.queue.room import TicketNotFound, WaitingRoom
 from nanoswap.queue.seal import Seal, SealError
 from nanoswap.queue.session import Session, Sessions
@@ -28,8 +30,6 @@ from nanoswap.serve.headers import SecurityHeaders
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.wire import ConfigOut, LineOut, QueueOut, QuotaOut, TicketOut, TicketRequest
-
-from nanoswap import __version__
 
 log = logging.getLogger(__name__)
 

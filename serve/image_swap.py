@@ -12,6 +12,8 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
+
+from nanoswap import __version__
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.errors import Cancelled
 from nanoswap.pipelines.image import ImageLimits
@@ -30,8 +32,6 @@ from nanoswap.serve.settings import Settings
 from nanoswap.serve.turn import Turn, turn
 from nanoswap.serve.upload import check_head, read_upload, wipe
 from nanoswap.serve.wire import FaceOut, FacesOut
-
-from nanoswap import __version__
 
 #: People may look for faces without a turn, so only so many may at once; more are asked to come back.
 MAX_FACE_REQUESTS = 4

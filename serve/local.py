@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
+
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.serve.haproxy import write_wrapper
@@ -132,8 +133,9 @@ def _folder() -> Iterator[Path]:
 def _ray(settings: Settings, folder: Path) -> Iterator[None]:
     # Imported here: Ray Serve reads its environment once, when it is imported.
     import ray
-    from nanoswap.serve.app import applications
     from ray import serve
+
+    from nanoswap.serve.app import applications
 
     ray.init(
         num_cpus=max(4, os.cpu_count() or 1),

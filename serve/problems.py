@@ -16,10 +16,11 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
 from nanoswap.pipelines.errors import NoFace, PipelineError
 from nanoswap.queue import room
 from nanoswap.queue.session import InvalidSession, SessionsUnavailable
-from starlette.exceptions import HTTPException
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from nanoswap.serve.problems import Problem
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
+
+from nanoswap.serve.problems import Problem
 
 #: A form field (not a file) may be this long; the longest is a list of face ids.
 MAX_FIELD_BYTES = 4096

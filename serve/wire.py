@@ -7,10 +7,11 @@ made from them.
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from nanoswap.queue.room import Line, Quota
 from nanoswap.queue.ticket import Eta, Place
 from nanoswap.serve.problems import CODES
-from pydantic import BaseModel, ConfigDict, Field
 
 
 class Wire(BaseModel):

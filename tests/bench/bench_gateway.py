@@ -15,6 +15,7 @@ import uuid
 from contextlib import suppress
 
 import httpx
+
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.serve.issuer_process import issuer_process

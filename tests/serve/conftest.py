@@ -13,9 +13,10 @@ from io import BytesIO
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
+
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.serve.local import free_port
-from PIL import Image
 
 START_SECONDS = 120.0
 

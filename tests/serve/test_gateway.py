@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import httpx
 import pytest
+
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy, RoomUnavailable
 from nanoswap.queue.session import Session

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from nanoswap.serve.haproxy import STRIPPED_HEADERS, harden, write_wrapper
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+from nanoswap.serve.haproxy import STRIPPED_HEADERS, harden, write_wrapper
 
 GENERATED = """frontend prometheus
     bind :9101

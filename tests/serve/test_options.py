@@ -1,4 +1,5 @@
 import pytest
+
 from nanoswap.pipelines.swap import SwapOptions
 from nanoswap.serve.options import swap_options
 from nanoswap.serve.problems import Problem

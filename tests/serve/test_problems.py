@@ -5,10 +5,11 @@ import asyncio
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
+
 from nanoswap.pipelines import errors as pixels
 from nanoswap.serve import problems
 from nanoswap.serve.problems import CODES, Problem
-from pydantic import BaseModel
 
 
 class Body(BaseModel):

@@ -1,6 +1,7 @@
 """Settings: read once, refuse early, never print a secret."""
 
 import pytest
+
 from nanoswap.serve.settings import Settings, SettingsError
 
 GOOD = {

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+
 from nanoswap.serve import problems
 from nanoswap.serve.upload import MAX_PARTS, Upload, check_head, read_upload, wipe
 
