@@ -1,7 +1,7 @@
 """The waiting room on Redis or Valkey: arguments in, ``room.lua`` decides, plain values out.
 
 One script holds every operation, called by its hash (EVALSHA); a server that was restarted or wiped has forgotten it
-and gets it again. Keys share one hash tag. Only the 6.2 subset is used: the server of a distribution or a wheel will do.
+and gets it again. Keys share one hash tag. Only the 6.2 subset is used, so that any distribution's server will do.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
 
 from nanoswap.queue import eta
@@ -55,8 +55,8 @@ class RedisRoom:
             decode_responses=True,
             socket_timeout=3.0,
             socket_connect_timeout=1.0,
-            # Only reaching the server is tried again: a call that was sent may have been carried out.
-            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2, supported_errors=(ConnectionRefusedError,)),
+            # Never by itself: a call that was sent may have been carried out. Stale connections are noticed by the pool.
+            retry=Retry(NoBackoff(), 0),
         )
         self._script = resources.files("nanoswap.queue").joinpath("room.lua").read_text()
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
@@ -254,9 +254,9 @@ class RedisRoom:
 
         async def once() -> Any:
             try:
-                return await cast("Awaitable[Any]", self._redis.evalsha(self._sha, 1, *words))
+                return await self._redis.evalsha(self._sha, 1, *words)
             except NoScriptError:
-                return await cast("Awaitable[Any]", self._redis.eval(self._script, 1, *words))
+                return await self._redis.eval(self._script, 1, *words)
 
         return await self._reach(once)
 

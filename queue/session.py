@@ -180,8 +180,8 @@ class Sessions:
 
     def _check_claims(self, claims: Mapping[str, Any]) -> None:
         now = self._clock()
-        exp, iat, nbf = (claims.get(name) for name in ("exp", "iat", "nbf"))
-        if not _is_time(exp) or not _is_time(iat) or not (nbf is None or _is_time(nbf)):
+        exp, iat, nbf = (_time(claims.get(name)) for name in ("exp", "iat", "nbf"))
+        if exp is None or iat is None or ("nbf" in claims and nbf is None):
             raise SessionMalformed
         if exp <= now:
             raise SessionExpired
@@ -248,8 +248,9 @@ def _decode(part: str) -> bytes:
     return data
 
 
-def _is_time(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
+def _time(value: object) -> int | None:
+    """A NumericDate (RFC 7519 section 2) of whole seconds, as Supabase writes it; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40 else None
 
 
 def _is_uuid(value: object) -> bool:
