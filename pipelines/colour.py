@@ -12,8 +12,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from nanoswap.pipelines.engine import Rgb
 from PIL import Image, ImageCms
+
+from nanoswap.pipelines.engine import Rgb
 
 _ROWS: Final = 256
 _SAME: Final = 3  # levels; what rounding and the two common spellings of the sRGB curve differ by

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.roi import Roi
 

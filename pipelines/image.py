@@ -21,16 +21,17 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 import simplejpeg
-from nanoswap.pipelines import colour
-from nanoswap.pipelines.container import MAX_TAIL, Buffer, Container, InputFormat, sniff, survey
-from nanoswap.pipelines.engine import Rgb
-from nanoswap.pipelines.errors import PipelineError, TooLarge, Undecodable, Unsupported
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from pillow_heif.as_plugin import HeifImageFile
+
+from nanoswap.pipelines import colour
+from nanoswap.pipelines.container import MAX_TAIL, Buffer, Container, InputFormat, sniff, survey
+from nanoswap.pipelines.engine import Rgb
+from nanoswap.pipelines.errors import PipelineError, TooLarge, Undecodable, Unsupported
 
 OutputFormat = Literal["jpeg", "png", "webp", "avif"]
 
