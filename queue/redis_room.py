@@ -68,7 +68,7 @@ class RedisRoom:
         load = await self._load(kind)
         declared = _declared(declaration)
         key = "" if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()
-        digest = hashlib.sha256(repr(declared).encode()).hexdigest()[:32]
+        digest = hashlib.sha256(repr(declaration).encode()).hexdigest()[:32]
         predicted = eta.predict(load, load.waiting)
         answer = await self._call(
             "join",

@@ -42,7 +42,7 @@ end
 local function move_clock(acc, ms)
   local key = P .. ':tat:' .. acc
   local tat = call('GET', key)
-  if tat then call('SET', key, int(tonumber(tat) + ms), 'KEEPTTL') end
+  if tat and tonumber(tat) > now then call('SET', key, int(tonumber(tat) + ms), 'KEEPTTL') end
 end
 
 local function set_clock(acc, tat)

@@ -1,0 +1,380 @@
+"""The rules of the room, as a stateful property test on the Redis room and the in-memory twin in step.
+
+Both get the same calls at the same (injected) times; every answer must agree, and after every step the rules that make
+the room fair must hold in what they answer. A rule broken in one of the two shows as a difference, in both as a broken
+invariant.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from nanoswap.queue.memory_room import MemoryRoom
+from nanoswap.queue.redis_room import RedisRoom
+from nanoswap.queue.redis_server import RedisServer
+from nanoswap.queue.room import Joined, Policy, Refused, RoomError, WaitingRoom
+from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket
+
+POLICY = Policy(max_tickets_per_account=3, max_waiting=8, horizon=300.0)
+ACCOUNTS = ("ann", "bob", "cem")
+WORKERS = ("w1", "w2")
+START = 1_800_000_000_000
+
+
+def declaration(kind: Kind = Kind.IMAGE, width: int = 100) -> Declaration:
+    return Declaration(kind=kind, bytes=1000, width=width, height=100, frames=1, consent="likeness-1")
+
+
+@dataclass(slots=True)
+class Pair:
+    """One ticket as both rooms know it: ids and nonces differ, everything else must not."""
+
+    account: str
+    kind: Kind
+    ids: tuple[str, str]
+    worker: str | None = None
+
+
+def plain(place: Place) -> tuple[object, ...]:
+    """All of a place that both rooms must agree on."""
+    ticket = place.ticket
+    eta = None if place.eta is None else (round(place.eta.p50, 1), round(place.eta.p90, 1))
+    return (
+        *(ticket.account, ticket.kind, ticket.state, ticket.estimate, ticket.debt, ticket.score, ticket.joined),
+        *(ticket.attempts, ticket.grant is None, ticket.grant_expires, ticket.progress, ticket.outcome),
+        *(place.position, None if place.ahead is None else round(place.ahead, 2), eta),
+    )
+
+
+class Rooms(RuleBasedStateMachine):
+    """Drives both rooms."""
+
+    url: str
+
+    @initialize()
+    def open(self) -> None:
+        self.now = START
+        self.runner = asyncio.Runner()
+        with redis.Redis.from_url(self.url) as store:
+            store.flushall()
+        self.rooms: tuple[WaitingRoom, WaitingRoom] = (
+            MemoryRoom(POLICY, clock=lambda: self.now),
+            RedisRoom(self.url, POLICY, clock=lambda: self.now),
+        )
+        self.pairs: list[Pair] = []
+        self.redeemed: set[str] = set()
+
+    def teardown(self) -> None:
+        if hasattr(self, "runner"):
+            self.runner.run(self.rooms[1].close())
+            self.runner.close()
+
+    def both(self, call: Callable[[WaitingRoom, int], Awaitable[object]]) -> list[object]:
+        """Make the same call on both rooms; errors are answers."""
+
+        async def one(side: int) -> object:
+            try:
+                return await call(self.rooms[side], side)
+            except RoomError as error:
+                wait = round(error.retry_after, 1) if isinstance(error, Refused) else None
+                return (type(error).__name__, wait)
+
+        return [self.runner.run(one(side)) for side in (0, 1)]
+
+    def agree(self, call: Callable[[WaitingRoom, int], Awaitable[object]]) -> object:
+        memory, store = self.both(call)
+        assert memory == store
+        return memory
+
+    def place(self, pair: Pair) -> Place:
+        memory, store = self.both(lambda room, side: room.place(pair.ids[side], pair.account))
+        if isinstance(memory, tuple) or isinstance(store, tuple):
+            raise AssertionError((memory, store))
+        assert isinstance(memory, Place)
+        assert isinstance(store, Place)
+        assert plain(memory) == plain(store)
+        return memory
+
+    def pick(self, index: int) -> Pair:
+        return self.pairs[index % len(self.pairs)]
+
+    # Steps ------------------------------------------------------------------------------------------------------
+
+    @rule(
+        account=st.sampled_from(ACCOUNTS),
+        estimate=st.sampled_from([0.3, 2.0, 25.0]),
+        kind=st.sampled_from([Kind.IMAGE, Kind.IMAGE, Kind.IMAGE, Kind.VIDEO]),
+        key=st.sampled_from([None, None, "k1", "k2"]),
+        width=st.sampled_from([100, 200]),
+    )
+    def join(self, account: str, estimate: float, kind: Kind, key: str | None, width: int) -> None:
+        self.now += 1
+        wanted = declaration(kind, width)
+        memory, store = self.both(lambda room, _: room.join(account, wanted, estimate, idempotency_key=key))
+        if not isinstance(memory, Joined) or not isinstance(store, Joined):
+            assert memory == store
+            return
+        assert plain(memory.place) == plain(store.place)
+        assert memory.replayed == store.replayed
+        ids = (memory.place.ticket.id, store.place.ticket.id)
+        if memory.replayed:
+            # The key belongs to the account: whoever replays gets a ticket of their own.
+            (old,) = [pair for pair in self.pairs if pair.ids == ids]
+            assert old.account == account
+        else:
+            assert all(pair.ids[0] != ids[0] for pair in self.pairs)
+            self.pairs.append(Pair(account, kind, ids))
+
+    @rule(slots=st.integers(1, 2), worker=st.sampled_from(WORKERS), alive=st.sampled_from([5.0, 60.0]))
+    def enlist(self, slots: int, worker: str, alive: float) -> None:
+        self.agree(lambda room, _: room.enlist(worker, Kind.IMAGE, slots, alive))
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def retire(self, worker: str) -> None:
+        self.agree(lambda room, _: room.retire(worker))
+
+    @rule(kind=st.sampled_from(list(Kind)))
+    def grant(self, kind: Kind) -> None:
+        before = self.runner.run(self.rooms[0].line(kind))
+        memory, store = self.both(lambda room, _: room.grant(kind))
+        assert isinstance(memory, list)
+        assert isinstance(store, list)
+        known = [{pair.ids[side]: number for number, pair in enumerate(self.pairs)} for side in (0, 1)]
+        assert [known[0][name] for name in memory] == [known[1][name] for name in store]
+        room = before.slots * (1 + POLICY.ahead) - before.granted - before.running
+        assert len(memory) <= max(0, room)
+        scores = [self.place(self.pairs[known[0][name]]).ticket.score for name in memory]
+        assert scores == sorted(scores)
+        after = self.runner.run(self.rooms[0].line(kind))
+        if len(memory) < room:
+            # Work conserving: a turn stays free only when nobody is there to take it.
+            assert after.waiting == 0
+
+    @precondition(lambda self: self.pairs)
+    @rule(index=st.integers(0, 30), worker=st.sampled_from(WORKERS), how=st.sampled_from(["own", "own", "own", "forged", "foreign"]))
+    def redeem(self, index: int, worker: str, how: str) -> None:
+        pair = self.pick(index)
+        places = [self.runner.run(room.place(pair.ids[side], pair.account)) for side, room in enumerate(self.rooms)]
+        nonces = [place.ticket.grant or "none" for place in places]
+        account = "eve" if how == "foreign" else pair.account
+        if how == "forged":
+            nonces = ["0" * 40, "0" * 40]
+        memory, store = self.both(lambda room, side: room.redeem(pair.ids[side], account, nonces[side], worker))
+        if isinstance(memory, Ticket):
+            assert isinstance(store, Ticket)
+            assert how == "own"
+            assert nonces[0] not in self.redeemed, "a grant was redeemed twice"
+            self.redeemed.add(nonces[0])
+            pair.worker = worker
+            again = self.both(lambda room, side: room.redeem(pair.ids[side], account, nonces[side], worker))
+            assert again == [("GrantUsed", None)] * 2
+        else:
+            assert memory == store
+
+    @precondition(lambda self: self.pairs)
+    @rule(index=st.integers(0, 30), worker=st.sampled_from(WORKERS), done=st.integers(0, 3))
+    def renew(self, index: int, worker: str, done: int) -> None:
+        pair = self.pick(index)
+        step = Progress("swap", done, 3)
+        held = self.agree(
+            lambda room, side: room.report(pair.ids[side], worker, step) if done else room.renew(pair.ids[side], worker)
+        )
+        assert held == (self.place(pair).ticket.state is State.RUNNING and pair.worker == worker)
+
+    @precondition(lambda self: self.pairs)
+    @rule(index=st.integers(0, 30), used=st.sampled_from([0.1, 3.0]), code=st.sampled_from([None, None, "no_face"]))
+    def finish(self, index: int, used: float, code: str | None) -> None:
+        pair = self.pick(index)
+        outcome = Outcome(code=code, bytes=5, sha256="ab", gpu_seconds=used)
+        before = self.quota(pair.account)
+        place = self.place(pair)
+        done = self.agree(lambda room, side: room.finish(pair.ids[side], pair.worker or "", outcome))
+        assert done == (place.ticket.state is State.RUNNING)
+        if done and before > 0:
+            settled = before + used / POLICY.phi - place.ticket.debt
+            assert math.isclose(self.quota(pair.account), max(0.0, settled), abs_tol=0.01)
+
+    @precondition(lambda self: self.pairs)
+    @rule(index=st.integers(0, 30))
+    def release(self, index: int) -> None:
+        pair = self.pick(index)
+        before = self.place(pair).ticket
+        given = self.agree(lambda room, side: room.release(pair.ids[side], pair.worker or ""))
+        after = self.place(pair).ticket
+        assert given == (before.state is State.RUNNING)
+        if given:
+            assert after.state is (State.ABORTED if after.attempts >= POLICY.max_attempts else State.PARKED)
+            assert (after.score, after.joined) == (before.score, before.joined), "the place was lost"
+
+    @precondition(lambda self: self.pairs)
+    @rule(index=st.integers(0, 30), foreign=st.booleans())
+    def cancel(self, index: int, foreign: bool) -> None:
+        pair = self.pick(index)
+        account = "eve" if foreign else pair.account
+        self.agree(lambda room, side: room.cancel(pair.ids[side], account))
+        if not foreign:
+            assert self.place(pair).ticket.state.terminal
+
+    @precondition(lambda self: self.pairs)
+    @rule(indices=st.lists(st.integers(0, 30), min_size=1, max_size=6))
+    def beat(self, indices: list[int]) -> None:
+        pairs = [self.pick(index) for index in indices]
+        before = [self.place(pair).ticket for pair in pairs]
+        answers = self.both(lambda room, side: room.beat([pair.ids[side] for pair in pairs] + ["t_unknown"]))
+        for old, memory, store in zip(before, *answers, strict=False):
+            assert isinstance(memory, Place)
+            assert isinstance(store, Place)
+            assert plain(memory) == plain(store)
+            if old.state is State.PARKED:
+                assert memory.ticket.state is State.WAITING
+            assert memory.ticket.score == old.score
+        assert all(isinstance(answer, list) and answer[-1] is None for answer in answers)
+
+    @rule(seconds=st.sampled_from([0.01, 1.0, 10.0, 16.0, 21.0, 46.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += round(seconds * 1000)
+
+    @rule()
+    def sweep(self) -> None:
+        self.agree(lambda room, _: room.sweep())
+
+    @rule(account=st.sampled_from(ACCOUNTS))
+    def busy_spell(self, account: str) -> None:
+        """Somebody comes, gets a turn and begins it: deep states are reached in one step."""
+        self.enlist(2, "w1", 60.0)
+        self.join(account, 2.0, Kind.IMAGE, None, 100)
+        self.grant(Kind.IMAGE)
+        for index in range(len(self.pairs)):
+            if self.place(self.pairs[index]).ticket.state is State.GRANTED:
+                self.redeem(index, "w1", "own")
+
+    @rule()
+    def worker_dies(self) -> None:
+        """Leases lapse while those who are there stay: the lost turns come back at their places."""
+        running = [pair for pair in self.pairs if self.place(pair).ticket.state is State.RUNNING]
+        before = [self.place(pair).ticket for pair in running]
+        self.now += round(POLICY.lease * 1000) + 1
+        self.sweep()
+        for pair, old in zip(running, before, strict=True):
+            new = self.place(pair).ticket
+            assert new.attempts == old.attempts + 1
+            assert (new.score, new.joined) == (old.score, old.joined)
+            assert new.state in (State.PARKED, State.ABORTED)
+
+    # What must hold whatever happened ---------------------------------------------------------------------------
+
+    def quota(self, account: str) -> float:
+        memory, store = self.both(lambda room, _: room.quota(account))
+        assert memory == store
+        return float(memory.refill_seconds)  # type: ignore[attr-defined]
+
+    @invariant()
+    def both_rooms_agree_and_the_line_is_in_order(self) -> None:
+        if not hasattr(self, "rooms"):
+            return
+        for account in ACCOUNTS:
+            self.quota(account)
+            mine = [pair for pair in self.pairs if pair.account == account]
+            open_tickets = [pair for pair in mine if not self.place(pair).ticket.state.terminal]
+            assert len(open_tickets) <= POLICY.max_tickets_per_account
+        for kind in Kind:
+            line = self.agree(lambda room, _, kind=kind: room.line(kind))  # type: ignore[misc]
+            places = [self.place(pair) for pair in self.pairs if pair.kind is kind]
+            waiting = sorted((place.position, place.ticket.score) for place in places if place.position)
+            assert [position for position, _ in waiting] == list(range(1, len(waiting) + 1))
+            assert [score for _, score in waiting] == sorted(score for _, score in waiting)
+            work = sum(place.ticket.estimate for place in places if place.ticket.state is State.WAITING)
+            assert math.isclose(line.work_seconds, work, abs_tol=1e-6)  # type: ignore[attr-defined]
+            counts = [place.ticket.state for place in places]
+            assert line.granted == counts.count(State.GRANTED)  # type: ignore[attr-defined]
+            assert line.running == counts.count(State.RUNNING)  # type: ignore[attr-defined]
+
+
+def test_rooms_agree(redis_server: RedisServer) -> None:
+    class Machine(Rooms):
+        url = redis_server.url
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=80,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            derandomize=True,
+            # A failing run is short enough to read; shrinking one takes minutes.
+            phases=(Phase.generate,),
+        ),
+    )
+
+
+async def test_a_burst_delays_the_one_who_bursts(redis_url: str) -> None:
+    """Nine jobs of one account, then one of another: the other is served second, not tenth."""
+    now = START
+    policy = Policy(max_tickets_per_account=20)
+    room = RedisRoom(redis_url, policy, clock=lambda: now)
+    for number in range(9):
+        now += 1
+        await room.join("burster", declaration(width=100 + number), 2.0, idempotency_key=None)
+    now += 1
+    other = await room.join("other", declaration(), 2.0, idempotency_key=None)
+    assert other.place.position == 2
+    await room.close()
+
+
+async def test_short_jobs_get_a_head_start_but_nobody_starves(redis_url: str) -> None:
+    now = START
+    room = RedisRoom(redis_url, Policy(), clock=lambda: now)
+    long = await room.join("long", declaration(), 60.0, idempotency_key=None)
+    now += 1000
+    short = await room.join("short", declaration(), 0.3, idempotency_key=None)
+    assert short.place.position == 1
+    # Only those who join within boost_cap can overtake.
+    now += round(Policy().boost_cap * 1000)
+    late = await room.join("late", declaration(), 0.3, idempotency_key=None)
+    overtaken = await room.place(long.place.ticket.id, "long")
+    assert overtaken.position == 2
+    assert late.place.position == 3
+    await room.close()
+
+
+@pytest.mark.parametrize("wiped", [True, False], ids=["wiped", "kept"])
+async def test_restore_gives_back_the_place_and_never_a_second_turn(redis_url: str, wiped: bool) -> None:
+    now = START
+    room = RedisRoom(redis_url, Policy(), clock=lambda: now)
+    first = (await room.join("ann", declaration(), 2.0, idempotency_key=None)).place.ticket
+    now += 10
+    second = (await room.join("bob", declaration(), 2.0, idempotency_key=None)).place.ticket
+    await room.cancel(second.id, "bob")
+    if wiped:
+        with redis.Redis.from_url(redis_url) as store:
+            store.flushall()
+    now += 10
+    await room.join("cem", declaration(), 2.0, idempotency_key=None)
+    assert (await room.restore(first, "ann")).position == 1
+    assert (await room.restore(first, "ann")).position == 1
+    if not wiped:
+        ended = await room.restore(second, "bob")
+        assert ended.ticket.state is State.CANCELED
+    with pytest.raises(RoomError):
+        await room.restore(first, "eve")
+    now += round(Policy().life * 1000)
+    with redis.Redis.from_url(redis_url) as store:
+        store.flushall()
+    with pytest.raises(RoomError):
+        await room.restore(first, "ann")
+    await room.close()
