@@ -116,16 +116,18 @@ class MemoryRoom:
         return self._place(self._own(ticket_id, account))
 
     async def beat(self, ticket_ids: Sequence[str]) -> list[Place | None]:
-        places: list[Place | None] = []
+        seen: list[tuple[Ticket, int | None] | None] = []
         for ticket_id in ticket_ids:
             held = self._get(ticket_id)
             if held is None:
-                places.append(None)
+                seen.append(None)
                 continue
             if held.ticket.state in (State.WAITING, State.PARKED):
                 self._enter(held, State.WAITING, self._policy.presence)
-            places.append(self._place(held))
-        return places
+            seen.append((held.ticket, self._rank(held)))
+        # As in the store: ranks are those of each moment, the load is that of the end.
+        loads = {kind: self._load(kind) for kind in Kind}
+        return [None if one is None else eta.place(*one, loads[one[0].kind]) for one in seen]
 
     async def restore(self, ticket: Ticket, account: str) -> Place:
         policy, now = self._policy, self._now()

@@ -262,6 +262,18 @@ class Rooms(RuleBasedStateMachine):
             if self.place(self.pairs[index]).ticket.state is State.GRANTED:
                 self.redeem(index, "w1", "own")
 
+    @rule(account=st.sampled_from(ACCOUNTS))
+    def nobody_home(self, account: str) -> None:
+        """A turn gets free while the next in line hasn't been heard of for a while."""
+        self.retire("w1")
+        self.retire("w2")
+        self.join(account, 2.0, Kind.IMAGE, None, 100)
+        self.now += round(POLICY.presence * 1000) + 1
+        self.enlist(2, "w1", 5.0)
+        waiting = [pair for pair in self.pairs if self.place(pair).ticket.state is State.WAITING]
+        self.grant(Kind.IMAGE)
+        assert all(self.place(pair).ticket.state in (State.WAITING, State.PARKED) for pair in waiting)
+
     @rule()
     def worker_dies(self) -> None:
         """Leases lapse while those who are there stay: the lost turns come back at their places."""
