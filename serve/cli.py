@@ -1,0 +1,255 @@
+"""The command line: ``nanoswap swap SOURCE TARGET -o OUT`` and what belongs to it.
+
+Results and answers go to standard output, progress to standard error. Exit codes: 0 done, 2 bad input, 3 refused for
+now, 4 service unavailable or too slow, 130 interrupted. Every failure is one line.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from nanoswap import __version__
+from nanoswap.serve.client import Client, Ticket
+from nanoswap.serve.client_errors import Busy, NanoswapError, SwapEnded, Unavailable
+
+BAD_INPUT, REFUSED, UNAVAILABLE, INTERRUPTED = 2, 3, 4, 130
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class UsageError(Exception):
+    """The words of the command line don't fit together."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except UsageError as error:
+        return _fail(str(error), BAD_INPUT)
+    except (Busy, SwapEnded) as error:
+        wait = f" Try again in {error.retry_after:g} s." if error.retry_after else ""
+        return _fail(f"{error}{wait}", REFUSED)
+    except Unavailable as error:
+        return _fail(str(error), UNAVAILABLE)
+    except NanoswapError as error:
+        return _fail(str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"nanoswap: {text}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nanoswap", description="Swap faces; pictures stay in volatile memory.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        if name != "serve":
+            sub.add_argument("--url", help="address of the service (NANOSWAP_URL, http://127.0.0.1:8000)")
+            sub.add_argument("--json", action="store_true", help="answer as JSON")
+        if name not in ("serve", "queue"):
+            sub.add_argument("--token", help="access token (NANOSWAP_TOKEN)")
+            sub.add_argument("--demo", action="store_true", help="use the demo account of a development service")
+        return sub
+
+    swap = command("swap", _swap, "put the face of SOURCE into TARGET")
+    swap.add_argument("source", metavar="SOURCE")
+    swap.add_argument("target", metavar="TARGET")
+    swap.add_argument("-o", "--out", required=True, metavar="OUT")
+    swap.add_argument("--faces", default="all", help="all, largest, or face ids with commas between")
+    swap.add_argument("--source-face", metavar="ID")
+    swap.add_argument("--format", default="same", choices=["same", "jpeg", "png", "webp", "avif"])
+    swap.add_argument("--quality", type=int, default=92)
+    swap.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
+    swap.add_argument("--consent", action="store_true", help="agree to the consent statement")
+    swap.add_argument("--force", action="store_true", help="overwrite OUT")
+    faces = command("faces", _faces, "find the faces of a picture")
+    faces.add_argument("photo", metavar="PHOTO")
+    command("queue", _queue, "how long it takes now")
+    command("quota", _quota, "what is left of the account's fair share")
+    cancel = command("cancel", _cancel, "leave the line")
+    cancel.add_argument("ticket", metavar="TICKET")
+    login = command("login", _login, "print an access token")
+    login.add_argument("--email")
+    command("serve", _serve, "run the service on this machine")
+    return parser
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    client = Client(
+        arguments.url, token=getattr(arguments, "token", None), timeout=getattr(arguments, "timeout", 600.0)
+    )
+    if getattr(arguments, "demo", False):
+        auth = client.config()["auth"]
+        if auth["demo"] is None or urlsplit(auth["url"]).hostname not in _LOOPBACK:
+            raise UsageError("--demo is for a development service on this machine")
+        client.sign_in(auth["demo"]["email"], auth["demo"]["password"])
+    return client
+
+
+def _swap(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out)
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} is not a folder")
+    if out.exists() and not arguments.force:
+        raise UsageError(f"{out} exists: use --force to overwrite it")
+    with _client(arguments) as client:
+        show = Progress(sys.stderr.isatty())
+        try:
+            result = client.swap(
+                arguments.source,
+                arguments.target,
+                consent=arguments.consent or _agree(client),
+                faces=arguments.faces,
+                source_face=arguments.source_face,
+                format=arguments.format,
+                quality=arguments.quality,
+                watch=show,
+            )
+        finally:
+            show.end()
+    result.save(out)
+    answer = {"out": str(out), "faces": result.faces, "gpu_seconds": result.gpu_seconds, "ticket": result.ticket_id}
+    print(json.dumps(answer) if arguments.json else out)
+    return 0
+
+
+def _agree(client: Client) -> bool:
+    text = client.config()["consent"]["text"]
+    if not sys.stdin.isatty():
+        raise UsageError(f"--consent is needed; it says: {text}")
+    print(text, file=sys.stderr)
+    print("Do you agree? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("not agreed, nothing was sent")
+    return True
+
+
+def _faces(arguments: argparse.Namespace) -> int:
+    with _client(arguments) as client:
+        found = client.faces(arguments.photo)
+    lines = (
+        f"{face['id']}  {face['box'][2]}×{face['box'][3]} at {face['box'][0]},{face['box'][1]}"
+        for face in found["faces"]
+    )
+    _answer(arguments, found, "\n".join(lines) or "no faces")
+    return 0
+
+
+def _queue(arguments: argparse.Namespace) -> int:
+    with _client(arguments) as client:
+        line = client.queue()
+    image = line["image"]
+    wait = f"about {_range(image['eta'])}" if image["eta"] else "closed: no GPU is ready"
+    _answer(arguments, line, f"images: {image['waiting']} waiting, {image['running']} running, {wait}")
+    return 0
+
+
+def _quota(arguments: argparse.Namespace) -> int:
+    with _client(arguments) as client:
+        quota = client.quota()
+    text = (
+        f"{quota['available_seconds']:g} of {quota['horizon_seconds']:g} GPU seconds left, "
+        f"full again in {quota['refill_seconds']:g} s, {quota['open_tickets']} of {quota['max_tickets']} places taken"
+    )
+    _answer(arguments, quota, text)
+    return 0
+
+
+def _cancel(arguments: argparse.Namespace) -> int:
+    with _client(arguments) as client:
+        client.cancel(arguments.ticket)
+    return 0
+
+
+def _login(arguments: argparse.Namespace) -> int:
+    with Client(arguments.url) as client:
+        if arguments.demo:
+            with _client(arguments) as demo:
+                account = demo.config()["auth"]["demo"]
+            token = client.sign_in(account["email"], account["password"])
+        else:
+            if not arguments.email:
+                raise UsageError("give --email ADDRESS, or --demo for a development service")
+            from getpass import getpass
+
+            token = client.sign_in(arguments.email, getpass("Password: "))
+    _answer(arguments, {"access_token": token}, token)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    # Imported late: this is the only command that needs Ray.
+    from nanoswap.queue.redis_server import NoRedisServer
+    from nanoswap.serve.local import run
+    from nanoswap.serve.settings import SettingsError
+
+    try:
+        return run(os.environ, say=lambda text: print(text, flush=True))
+    except (SettingsError, NoRedisServer, FileNotFoundError) as error:
+        raise UsageError(str(error)) from None
+
+
+def _answer(arguments: argparse.Namespace, value: Any, text: str) -> None:
+    print(json.dumps(value) if arguments.json else text)
+
+
+def _range(eta: dict[str, float]) -> str:
+    low, high = round(eta["p50"]), max(1, round(eta["p90"]))
+    return f"{high} s" if low >= high else f"{low}-{high} s"
+
+
+class Progress:
+    """One line that is rewritten on a terminal, a line per change elsewhere."""
+
+    def __init__(self, terminal: bool) -> None:
+        self._terminal = terminal
+        self._shown = ""
+
+    def __call__(self, ticket: Ticket) -> None:
+        text = describe(ticket)
+        if text != self._shown:
+            self._shown = text
+            print(
+                f"\r\x1b[K{text}" if self._terminal else text,
+                end="" if self._terminal else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def end(self) -> None:
+        if self._terminal and self._shown:
+            print(file=sys.stderr)
+
+
+def describe(ticket: Ticket) -> str:
+    """How a ticket stands, in a few words."""
+    match ticket["state"]:
+        case "waiting":
+            wait = f", about {_range(ticket['eta'])}" if ticket["eta"] else ""
+            return f"place {ticket['position']} in line{wait}"
+        case "granted":
+            return "your turn: uploading"
+        case "parked":
+            return "interrupted: your place is kept"
+        case "running":
+            progress = ticket["progress"]
+            return f"{progress['stage']} {progress['done']}/{progress['total']}" if progress else "working"
+    return str(ticket["state"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,406 @@
+"""The Python client: one swap is one call, and everything that can go wrong on the way has a type.
+
+It does what the page does: takes a ticket (safe to retry, because it carries an idempotency key), follows its events,
+uploads when granted, and checks the result's digest. When the connection or a server breaks in mid-swap it goes back to
+its place in line and uses the next grant; a grant is never used twice. Imports are light: no Ray, no NumPy.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import tempfile
+import uuid
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from nanoswap.serve.client_errors import (
+    Busy,
+    MediaError,
+    NanoswapError,
+    RequestError,
+    SessionError,
+    Unavailable,
+    ended,
+    problem,
+    retry_after,
+)
+
+T = TypeVar("T")
+Ticket = Mapping[str, Any]
+Watcher = Callable[[Ticket], None]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+#: Statuses after which the same request may succeed.
+_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_TRIES = 5
+_BASE_SECONDS, _CAP_SECONDS = 0.2, 10.0
+_ENDED = frozenset({"succeeded", "failed", "canceled", "expired", "aborted"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A swapped picture: encoded bytes, media type, number of faces that changed, GPU seconds used."""
+
+    data: bytes
+    media_type: str
+    faces: int
+    gpu_seconds: float
+    ticket_id: str
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture so that ``path`` never holds half of one."""
+        out = Path(path)
+        handle, name = tempfile.mkstemp(dir=out.parent or ".", prefix=f".{out.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self.data)
+            os.replace(name, out)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
+            raise
+        return out
+
+
+class AsyncClient:
+    """``async with AsyncClient(url, token=TOKEN) as client: await client.swap(...)``.
+
+    ``token``: a Supabase access token, or a function that returns a fresh one. ``timeout``: seconds for a whole swap.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: str | Callable[[], str] | None = None,
+        timeout: float = 600.0,
+    ) -> None:
+        self._url = (url or os.environ.get("NANOSWAP_URL") or DEFAULT_URL).rstrip("/")
+        self._token = token or os.environ.get("NANOSWAP_TOKEN", "")
+        self._timeout = timeout
+        limits = httpx.Timeout(10.0, read=60.0, write=60.0)
+        self._http = httpx.AsyncClient(base_url=self._url, timeout=limits, follow_redirects=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+    async def config(self) -> dict[str, Any]:
+        """Limits, consent statement, sign-in address."""
+        return await self._json("GET", "/v1/config", signed=False)
+
+    async def queue(self) -> dict[str, Any]:
+        """How long it takes now."""
+        return await self._json("GET", "/v1/queue", signed=False)
+
+    async def quota(self) -> dict[str, Any]:
+        """The account's fair share."""
+        return await self._json("GET", "/v1/quota")
+
+    async def sign_in(self, email: str, password: str) -> str:
+        """Sign in at the service's auth address with a password; returns the access token and uses it from now on."""
+        auth = (await self.config())["auth"]
+        headers = {"apikey": auth["key"]} if auth["key"] else {}
+        body = {"email": email, "password": password}
+        answer = await self._send("POST", f"{auth['url']}/token?grant_type=password", json=body, headers=headers)
+        if not answer.is_success:
+            raise SessionError("sign_in_failed", "The e-mail or the password is wrong.")
+        self._token = str(answer.json()["access_token"])
+        return self._token
+
+    async def faces(self, target: str | os.PathLike[str] | bytes) -> dict[str, Any]:
+        """The faces of a picture, with the ids by which they can be chosen."""
+        config = await self.config()
+        return await self._json("POST", config["links"]["faces"], files={"target": ("target", _bytes(target))})
+
+    async def cancel(self, ticket_id: str) -> None:
+        """Leave the line, or stop the swap."""
+        answer = await self._send("DELETE", f"/v1/tickets/{ticket_id}", headers=self._signed())
+        if not answer.is_success:
+            raise problem(answer, ticket_id)
+
+    async def swap(
+        self,
+        source: str | os.PathLike[str] | bytes,
+        target: str | os.PathLike[str] | bytes,
+        *,
+        consent: bool,
+        faces: str = "all",
+        source_face: str | None = None,
+        format: str = "same",
+        quality: int = 92,
+        idempotency_key: str | None = None,
+        watch: Watcher | None = None,
+    ) -> Result:
+        """Swap the face of ``source`` into ``target``: paths or encoded pictures.
+
+        ``consent``: True says that the statement of ``config()`` is agreed to. ``faces``: all, largest, or ids from
+        ``faces()`` with commas between. ``watch`` is called with every snapshot of the ticket.
+        """
+        if not consent:
+            raise RequestError("consent_missing", "Agree to the statement of config()['consent'] first.")
+        files = {"source": _bytes(source), "target": _bytes(target)}
+        fields = {"faces": faces, "format": format, "quality": str(quality)}
+        if source_face is not None:
+            fields["source_face"] = source_face
+        ticket: Ticket | None = None
+        try:
+            async with asyncio.timeout(self._timeout):
+                ticket = await self._join(files, idempotency_key or str(uuid.uuid4()))
+                return await self._follow(ticket, files, fields, watch or (lambda _: None))
+        except TimeoutError:
+            await self._give_up(ticket)
+            name = None if ticket is None else str(ticket["id"])
+            raise Unavailable("timeout", f"No result within {self._timeout:g} s.", ticket_id=name) from None
+        except asyncio.CancelledError:
+            await self._give_up(ticket)
+            raise
+
+    async def events(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
+        """Snapshots of a ticket until it has ended; reconnects, and falls back to long polling."""
+        failures = 0
+        while True:
+            try:
+                stream = self._stream(ticket) if failures < 3 else self._poll(ticket)
+                async with aclosing(stream) as snapshots:
+                    async for snapshot in snapshots:
+                        failures = 0 if failures < 3 else failures
+                        yield snapshot
+                        if snapshot["state"] in _ENDED:
+                            return
+            except httpx.TransportError:
+                failures += 1
+            except NanoswapError as error:
+                if not isinstance(error, Unavailable | Busy) or failures >= 10:
+                    raise
+                failures += 1
+            await asyncio.sleep(_pause(failures))
+
+    async def _join(self, files: Mapping[str, bytes], key: str) -> dict[str, Any]:
+        config = await self.config()
+        width, height = _size(files["target"], config["limits"]["image"])
+        body = {
+            "kind": "image",
+            "bytes": sum(map(len, files.values())),
+            "width": width,
+            "height": height,
+            "consent": config["consent"]["id"],
+        }
+        return await self._json("POST", config["links"]["tickets"], json=body, headers={"Idempotency-Key": key})
+
+    async def _follow(
+        self, ticket: Ticket, files: Mapping[str, bytes], fields: Mapping[str, str], watch: Watcher
+    ) -> Result:
+        watch(ticket)
+        while True:
+            ticket = await self._granted(ticket, watch)
+            upload = asyncio.create_task(self._upload(ticket, files, fields))
+            follow = asyncio.create_task(self._report(ticket, watch))
+            try:
+                result = await upload
+            finally:
+                for task in (follow, upload):
+                    task.cancel()
+                await asyncio.gather(follow, upload, return_exceptions=True)
+            if result is not None:
+                return result
+
+    async def _granted(self, ticket: Ticket, watch: Watcher) -> Ticket:
+        if ticket["state"] == "granted":
+            return ticket
+        async with aclosing(self.events(ticket)) as snapshots:
+            async for snapshot in snapshots:
+                watch(snapshot)
+                if snapshot["state"] == "granted":
+                    return snapshot
+                ticket = snapshot
+        raise ended(ticket)
+
+    async def _report(self, ticket: Ticket, watch: Watcher) -> None:
+        """Show the progress while the upload is under way; what goes wrong here is told by the upload."""
+        with suppress(NanoswapError, httpx.HTTPError):
+            async with aclosing(self.events(ticket)) as snapshots:
+                async for snapshot in snapshots:
+                    if snapshot["state"] == "running":
+                        watch(snapshot)
+
+    async def _upload(self, ticket: Ticket, files: Mapping[str, bytes], fields: Mapping[str, str]) -> Result | None:
+        """Use the grant. None when the turn was lost and the ticket is back in line."""
+        name = str(ticket["id"])
+        headers = self._signed() | {"Grant": str(ticket["grant"])}
+        parts = {part: (part, data) for part, data in files.items()}
+        try:
+            answer = await self._http.post(ticket["links"]["swap"], headers=headers, files=parts, data=dict(fields))
+        except httpx.TransportError:
+            return None
+        if not answer.is_success:
+            error = problem(answer, name)
+            if isinstance(error, Unavailable) or error.code in ("grant_expired", "grant_used", "incomplete"):
+                return None
+            raise error
+        digest = f"sha-256=:{b64encode(hashlib.sha256(answer.content).digest()).decode()}:"
+        if answer.headers.get("content-digest", digest) != digest:
+            raise Unavailable("damaged", "The result was damaged on its way.", ticket_id=name)
+        return Result(
+            data=answer.content,
+            media_type=answer.headers["content-type"],
+            faces=int(answer.headers.get("x-faces", 0)),
+            gpu_seconds=float(answer.headers.get("x-gpu-seconds", 0)),
+            ticket_id=name,
+        )
+
+    async def _stream(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
+        headers = self._signed() | {"Ticket": str(ticket["token"])}
+        async with self._http.stream("GET", ticket["links"]["events"], headers=headers) as answer:
+            if not answer.is_success:
+                await answer.aread()
+                raise problem(answer, str(ticket["id"]))
+            event = ""
+            async for line in answer.aiter_lines():
+                name, _, value = line.partition(": ")
+                if name == "event":
+                    event = value
+                elif name == "data" and event == "ticket":
+                    yield json.loads(value)
+
+    async def _poll(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
+        tag = ""
+        while True:
+            headers = self._signed() | {"Ticket": str(ticket["token"]), "Prefer": "wait=25", "If-None-Match": tag}
+            answer = await self._http.get(ticket["links"]["self"], headers=headers)
+            if answer.status_code == 304:
+                continue
+            if not answer.is_success:
+                raise problem(answer, str(ticket["id"]))
+            tag = answer.headers["etag"]
+            yield answer.json()
+
+    async def _give_up(self, ticket: Ticket | None) -> None:
+        if ticket is not None:
+            with suppress(NanoswapError, httpx.HTTPError):
+                await asyncio.shield(self.cancel(str(ticket["id"])))
+
+    async def _json(self, method: str, path: str, *, signed: bool = True, **request: Any) -> dict[str, Any]:
+        headers = (self._signed() if signed else {}) | request.pop("headers", {})
+        answer = await self._send(method, path, headers=headers, **request)
+        if not answer.is_success:
+            raise problem(answer)
+        return dict(answer.json())
+
+    async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Send a request that may be repeated, and repeat it: Retry-After, else jitter. Returns the last answer."""
+        for attempt in range(1, _TRIES + 1):
+            wait: float | None = None
+            try:
+                answer = await self._http.request(method, path, **request)
+                if answer.status_code not in _AGAIN or attempt == _TRIES:
+                    return answer
+                wait = retry_after(answer)
+                if wait is not None and wait > _CAP_SECONDS:
+                    return answer
+            except httpx.TransportError as error:
+                if attempt == _TRIES:
+                    reason = type(error).__name__
+                    raise Unavailable("unreachable", f"{self._url} can't be reached ({reason}).") from None
+            await asyncio.sleep(_pause(attempt) if wait is None else wait)
+        raise AssertionError("unreachable")
+
+    def _signed(self) -> dict[str, str]:
+        token = self._token() if callable(self._token) else self._token
+        if not token:
+            raise SessionError("session_missing", "Sign in first: give a token, or set NANOSWAP_TOKEN.")
+        return {"Authorization": f"Bearer {token}"}
+
+
+class Client:
+    """The same for code that doesn't use asyncio: ``with Client(url, token=TOKEN) as client: client.swap(...)``."""
+
+    def __init__(
+        self, url: str | None = None, *, token: str | Callable[[], str] | None = None, timeout: float = 600.0
+    ) -> None:
+        self._runner = asyncio.Runner()
+        self._client = AsyncClient(url, token=token, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run(self._client.__aexit__(kind, error, trace))
+        self._runner.close()
+
+    def config(self) -> dict[str, Any]:
+        """Limits, consent statement, sign-in address."""
+        return self._run(self._client.config())
+
+    def queue(self) -> dict[str, Any]:
+        """How long it takes now."""
+        return self._run(self._client.queue())
+
+    def quota(self) -> dict[str, Any]:
+        """The account's fair share."""
+        return self._run(self._client.quota())
+
+    def sign_in(self, email: str, password: str) -> str:
+        """Sign in with a password; returns the access token."""
+        return self._run(self._client.sign_in(email, password))
+
+    def faces(self, target: str | os.PathLike[str] | bytes) -> dict[str, Any]:
+        """The faces of a picture."""
+        return self._run(self._client.faces(target))
+
+    def cancel(self, ticket_id: str) -> None:
+        """Leave the line, or stop the swap."""
+        self._run(self._client.cancel(ticket_id))
+
+    def swap(
+        self, source: str | os.PathLike[str] | bytes, target: str | os.PathLike[str] | bytes, **options: Any
+    ) -> Result:
+        """As ``AsyncClient.swap``."""
+        return self._run(self._client.swap(source, target, **options))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+
+def _pause(attempt: int) -> float:
+    """Exponential back-off with full jitter."""
+    return random.uniform(0, min(_CAP_SECONDS, _BASE_SECONDS * 2**attempt))
+
+
+def _bytes(picture: str | os.PathLike[str] | bytes) -> bytes:
+    if isinstance(picture, bytes):
+        return picture
+    path = Path(picture)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MediaError("unreadable", f"{path}: {error.strerror or 'not readable'}.") from None
+
+
+def _size(target: bytes, limits: Mapping[str, Any]) -> tuple[int, int]:
+    """Upright width and height of an encoded picture, refused here when the service would refuse it."""
+    # Imported late: the image libraries take longer to load than everything else here.
+    from nanoswap.pipelines.errors import PipelineError
+    from nanoswap.pipelines.image import ImageLimits, probe
+
+    allowed = ImageLimits(max_bytes=limits["max_bytes"], max_pixels=limits["max_pixels"], max_side=limits["max_side"])
+    try:
+        found = probe(target, allowed)
+    except PipelineError as error:
+        raise MediaError(error.code, str(error)) from None
+    return found.width, found.height
