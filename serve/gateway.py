@@ -170,7 +170,9 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
             return Response(status_code=304, headers=headers)
         return JSONResponse(desk.ticket(place).model_dump(mode="json"), headers=headers)
 
-    @app.api_route("/v1/tickets/{ticket_id}/events", methods=["GET", "POST"], tags=["tickets"])
+    # POST too: some tunnels hold back a GET stream until it ends.
+    @app.post("/v1/tickets/{ticket_id}/events", include_in_schema=False)
+    @app.get("/v1/tickets/{ticket_id}/events", tags=["tickets"])
     async def events(ticket_id: str, request: Request, who: Signed, token: Token = None) -> Response:
         """Snapshots of the place as server-sent events, while it lasts. Reconnect when it ends with ``bye``."""
         place = await desk.place(ticket_id, who.account, token)

@@ -165,7 +165,11 @@ class Rooms(RuleBasedStateMachine):
             assert after.waiting == 0
 
     @precondition(lambda self: self.pairs)
-    @rule(index=st.integers(0, 30), worker=st.sampled_from(WORKERS), how=st.sampled_from(["own", "own", "own", "forged", "foreign"]))
+    @rule(
+        index=st.integers(0, 30),
+        worker=st.sampled_from(WORKERS),
+        how=st.sampled_from(["own", "own", "own", "forged", "foreign"]),
+    )
     def redeem(self, index: int, worker: str, how: str) -> None:
         pair = self.pick(index)
         places = [self.runner.run(room.place(pair.ids[side], pair.account)) for side, room in enumerate(self.rooms)]

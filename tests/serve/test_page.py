@@ -1,0 +1,210 @@
+"""The page in a real browser, against the running service, with real clicks."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page, Request, expect
+
+from tests.serve.browser import chromium
+from tests.serve.conftest import Service, jpeg, wait_until
+
+pytestmark = [pytest.mark.browser, pytest.mark.service]
+
+SHOTS = Path(__file__).parents[2] / ".artifacts"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    SHOTS.mkdir(exist_ok=True)
+    with chromium() as running:
+        yield running
+
+
+class Visit:
+    """One person's page, with everything that went wrong in its console."""
+
+    def __init__(self, browser: Browser, service: Service, **context: object) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | context)  # type: ignore[arg-type]
+        self.page: Page = self.context.new_page()
+        self.wrong: list[str] = []
+        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.url = service.url
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.url)
+        self.page.wait_for_selector("html[data-ready]")
+
+    def sign_in(self) -> None:
+        self.page.get_by_role("button", name="Sign in", exact=True).first.click()
+        self.page.get_by_role("button", name="Sign in with the demo account").click()
+        expect(self.page.get_by_role("button", name="Sign out")).to_be_visible()
+
+    def choose(self, part: str, data: bytes) -> None:
+        self.page.set_input_files(f"#{part}-file", {"name": f"{part}.jpg", "mimeType": "image/jpeg", "buffer": data})
+
+    def ready(self, source: bytes, target: bytes) -> None:
+        self.sign_in()
+        self.choose("source", source)
+        self.choose("target", target)
+        self.page.locator("#target-drop .faces button").first.wait_for()
+        self.page.get_by_role("checkbox").check()
+
+    def kept_ticket(self) -> str | None:
+        """Id of the ticket that a reload would go on with."""
+        script = "() => import('/web/keep.js').then(keep => keep.kept()).then(job => job?.ticket?.id ?? null)"
+        return self.page.evaluate(script)  # type: ignore[no-any-return]
+
+    def axe(self) -> None:
+        found = Axe().run(self.page, options={"runOnly": RULES}).response["violations"]
+        assert found == [], [(item["id"], item["nodes"][0]["html"]) for item in found]
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, service: Service) -> Iterator[Visit]:
+    person = Visit(browser, service)
+    yield person
+    person.close()
+
+
+def test_whole_job_by_real_clicks(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    page = visit.page
+    expect(page.locator("#queue")).to_contain_text("GPU process ready")
+    page.screenshot(path=SHOTS / "1-start.png", full_page=True)
+    visit.ready(astronaut, hopper)
+    expect(page.locator("#picker-note")).to_have_text("One face found.")
+    page.screenshot(path=SHOTS / "2-chosen.png", full_page=True)
+    page.get_by_role("button", name="Swap", exact=True).click()
+    expect(page.locator("#done")).to_be_visible(timeout=60_000)
+    page.screenshot(path=SHOTS / "3-done.png", full_page=True)
+    slider = page.get_by_label("Compare before and after")
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(slider).to_have_value("0")
+    assert "inset(0px 100% 0px 0px)" in page.locator("#before").evaluate("one => getComputedStyle(one).clipPath")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    data = Path(download.value.path()).read_bytes()
+    result = np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
+    before = np.asarray(Image.open(BytesIO(hopper)).convert("RGB")).astype(int)
+    assert result.shape == before.shape
+    assert (np.abs(result - before).max(axis=2) > 25).mean() > 0.01
+    assert Image.open(BytesIO(data)).getexif() == {}
+    left = page.evaluate("() => indexedDB.databases().then(() => import('/web/keep.js')).then(keep => keep.kept())")
+    assert left is None, "the pictures stayed in the browser's store"
+    assert visit.wrong == []
+
+
+def test_reload_keeps_the_place(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    page = visit.page
+    visit.ready(astronaut, hopper)
+    # Hold the upload back, so that the reload happens in the middle.
+    page.route("**/swap", lambda route: None)
+    page.get_by_role("button", name="Swap", exact=True).click()
+    expect(page.locator("#waiting")).to_be_visible()
+    wait_until(visit.kept_ticket)
+    held = visit.kept_ticket()
+    assert held is not None
+    page.unroute("**/swap")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    visit.open()
+    expect(page.locator("#done")).to_be_visible(timeout=60_000)
+    assert any(held in url for url in asked)
+    assert not any(url.endswith("/v1/tickets") for url in asked), "a second ticket was taken"
+
+
+def test_cancel_gives_the_place_up(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    page = visit.page
+    visit.ready(astronaut, hopper)
+    page.route("**/swap", lambda route: None)
+    page.get_by_role("button", name="Swap", exact=True).click()
+    wait_until(visit.kept_ticket)
+    with page.expect_response(lambda answer: answer.request.method == "DELETE") as deleted:
+        page.get_by_role("button", name="Cancel").click()
+    assert deleted.value.status == 204
+    expect(page.locator("#hint")).to_have_text("Canceled.")
+
+
+def test_picture_without_a_face_is_explained(visit: Visit, astronaut: bytes) -> None:
+    flat = jpeg(np.full((300, 400, 3), 128, np.uint8))
+    visit.sign_in()
+    visit.choose("source", astronaut)
+    visit.choose("target", flat)
+    expect(visit.page.locator("#picker-note")).to_contain_text("No face was found in the photo")
+    visit.page.get_by_role("checkbox").check()
+    expect(visit.page.locator("#hint")).to_have_text("The photo needs a face to change.")
+
+
+def test_faces_are_buttons_that_can_be_pressed(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    left, right = (np.asarray(Image.open(BytesIO(data)).convert("RGB"))[:512, :512] for data in (hopper, astronaut))
+    page = visit.page
+    visit.ready(astronaut, jpeg(np.hstack([left, right]), 95))
+    buttons = page.locator("#target-drop .faces button")
+    expect(buttons).to_have_count(2)
+    expect(buttons.nth(0)).to_have_attribute("aria-pressed", "true")
+    buttons.nth(0).focus()
+    page.keyboard.press("Space")
+    expect(buttons.nth(0)).to_have_attribute("aria-pressed", "false")
+    page.screenshot(path=SHOTS / "4-group.png", full_page=True)
+    visit.axe()
+
+
+def test_location_never_leaves_the_browser(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    picture = Image.open(BytesIO(hopper))
+    exif = picture.getexif()
+    exif[0x0110] = "CANARY-CAMERA-MODEL"
+    exif[0x0112] = 6
+    marked = BytesIO()
+    picture.save(marked, "JPEG", exif=exif)
+    assert b"CANARY" in marked.getvalue()
+    sent: list[bytes] = []
+
+    def look(request: Request) -> None:
+        if request.method == "POST" and request.url.endswith("/v1/faces"):
+            sent.append(request.post_data_buffer or b"")
+
+    visit.page.on("request", look)
+    visit.sign_in()
+    with visit.page.expect_response("**/v1/faces") as answer:
+        visit.choose("target", marked.getvalue())
+    found = answer.value.json()
+    # Rotated by the browser: wider than high now.
+    assert found["width"] > found["height"]
+    assert sent
+    assert all(b"CANARY" not in body for body in sent)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 320])
+def test_accessible_and_never_wider_than_the_screen(
+    browser: Browser, service: Service, astronaut: bytes, hopper: bytes, scheme: str, width: int
+) -> None:
+    person = Visit(browser, service, color_scheme=scheme, viewport={"width": width, "height": 800})
+    try:
+        person.axe()
+        person.page.get_by_role("button", name="Sign in", exact=True).first.click()
+        person.axe()
+        person.page.screenshot(path=SHOTS / f"5-sign-in-{scheme}-{width}.png")
+        person.page.keyboard.press("Escape")
+        person.ready(astronaut, hopper)
+        person.axe()
+        person.page.get_by_role("button", name="Swap", exact=True).click()
+        expect(person.page.locator("#done")).to_be_visible(timeout=60_000)
+        person.axe()
+        wide = person.page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0
+        person.page.screenshot(path=SHOTS / f"6-done-{scheme}-{width}.png", full_page=True)
+        assert person.wrong == []
+    finally:
+        person.close()
