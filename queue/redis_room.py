@@ -55,7 +55,7 @@ class RedisRoom:
             decode_responses=True,
             socket_timeout=3.0,
             socket_connect_timeout=1.0,
-            # Never by itself: a call that was sent may have been carried out. Stale connections are noticed by the pool.
+            # Never by itself: a call that was sent may have been carried out. The pool notices stale connections.
             retry=Retry(NoBackoff(), 0),
         )
         self._script = resources.files("nanoswap.queue").joinpath("room.lua").read_text()

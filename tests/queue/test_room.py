@@ -32,6 +32,7 @@ from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, S
 POLICY = Policy(max_tickets_per_account=3, max_waiting=8, horizon=300.0)
 ACCOUNTS = ("ann", "bob", "cem")
 WORKERS = ("w1", "w2")
+HOW = ("own", "own", "own", "forged", "foreign")
 START = 1_800_000_000_000
 
 
@@ -168,7 +169,7 @@ class Rooms(RuleBasedStateMachine):
     @rule(
         index=st.integers(0, 30),
         worker=st.sampled_from(WORKERS),
-        how=st.sampled_from(["own", "own", "own", "forged", "foreign"]),
+        how=st.sampled_from(HOW),
     )
     def redeem(self, index: int, worker: str, how: str) -> None:
         pair = self.pick(index)
