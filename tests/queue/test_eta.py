@@ -1,0 +1,79 @@
+"""The estimate: the replay is exact where it can be, and the quoted range covers what it says."""
+
+import heapq
+import random
+from collections import deque
+
+import pytest
+
+from nanoswap.queue.eta import DEFAULT_RATIOS, REPLAY, Load, eta, ratios, replay
+from nanoswap.queue.score import boost, debt
+from nanoswap.queue.ticket import Kind
+
+
+def load(**changes: object) -> Load:
+    values: dict[str, object] = {
+        "kind": Kind.IMAGE, "now": 0, "waiting": 0, "work": 0.0, "granted": 0, "running": 0, "slots": 1, "workers": 1,
+        "residuals": (), "waits": (), "services": (),
+    }  # fmt: skip
+    return Load(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rank", "residuals", "slots", "wait"),
+    [
+        (0, [], 1, 0.0),
+        (0, [3.0], 1, 3.0),
+        (0, [3.0], 2, 0.0),
+        (2, [], 1, 4.0),
+        (2, [3.0, 1.0], 2, 3.0),
+        (0, [1.0, 5.0], 1, 6.0),
+    ],
+)
+def test_replay(rank: int, residuals: list[float], slots: int, wait: float) -> None:
+    assert replay(rank, 2.0, residuals, slots) == wait
+
+
+def test_long_lines_are_extrapolated() -> None:
+    assert replay(REPLAY + 1000, 2.0, [], 4) == pytest.approx((REPLAY + 1000) / 4 * 2.0, rel=0.01)
+
+
+def test_no_worker_no_estimate() -> None:
+    assert eta(load(slots=0, workers=0), 0) is None
+
+
+def test_few_samples_give_the_default_range() -> None:
+    assert ratios([(1.0, 9.0)] * 3) == DEFAULT_RATIOS
+
+
+def test_quoted_p90_covers_nine_of_ten_in_a_simulated_day() -> None:
+    """Poisson arrivals at 90 % load on 4 slots, true times 40 % off their estimates either way."""
+    rng = random.Random(7)
+    free = [0.0] * 4
+    waits: deque[tuple[float, float]] = deque(maxlen=400)
+    running: list[tuple[float, float]] = []  # (end, estimate)
+    now, covered, quoted = 0.0, 0, 0
+    for number in range(6000):
+        now += rng.expovariate(0.9 * 4 / 2.0)
+        heapq.heapify(free)
+        start = max(now, free[0])
+        actual = start - now
+        queue = [max(0.0, end - now) for end, _ in running if end > now]
+        predicted = replay(0, 2.0, queue, 4)
+        if number > 500:
+            (_, upper) = ratios(waits)
+            quoted += 1
+            covered += actual <= (predicted + 1.0) * upper - 1.0 + 1e-9
+        waits.appendleft((predicted, actual))
+        estimate = rng.expovariate(0.5)
+        heapq.heapreplace(free, start + estimate * rng.uniform(0.6, 1.4))
+        running = [job for job in running if job[0] > now] + [(start + estimate, estimate)]
+    assert 0.85 <= covered / quoted <= 0.95
+
+
+def test_boost_shrinks_with_the_job_and_is_capped() -> None:
+    values = [boost(estimate, 0.02, 120.0) for estimate in (0.1, 1.0, 10.0, 100.0)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == 120.0
+    assert values[-1] > 0
+    assert debt(2.0, 0.1) == 20.0
