@@ -1,7 +1,8 @@
 """The waiting room's operations per second on a real Redis, by length of the line.
 
 Usage: ``python tests/bench/bench_room.py [length …]`` (default 100 10000 1000000). One connection, one call at a time
-for join, grant and redeem; beats go in pipelines of 500 as the gateway sends them. The rival is the same room at a hundred.
+for join, grant and redeem; beats go in pipelines of 500 as the gateway sends them. The rival
+is the same room at a hundred.
 """
 
 import asyncio
