@@ -33,9 +33,9 @@ def template(size: int) -> Floats:
     """The template for a crop of `size` px: 112 and its multiples as they are, 128 and its multiples with the
     faces of 128 px crops 8 px to the right. Raises `ValueError` for other sizes."""
     if size % 112 == 0:
-        return (ARCFACE * (size / 112)).astype(np.float32)
+        return np.asarray(ARCFACE * (size / 112), np.float32)
     if size % 128 == 0:
-        return ((ARCFACE + np.array((8, 0))) * (size / 128)).astype(np.float32)
+        return np.asarray((ARCFACE + np.array((8, 0))) * (size / 128), np.float32)
     raise ValueError("a crop is a multiple of 112 or of 128 px")
 
 

@@ -56,5 +56,5 @@ def _vote(grey: npt.NDArray[Any]) -> tuple[float, float, float]:
         return w / 2, h / 2, 0.0
     near = np.s_[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
     weight = votes[near] ** 4
-    weight /= weight.sum()
+    weight = weight / weight.sum()
     return float((xx[near] * weight).sum()), float((yy[near] * weight).sum()), best

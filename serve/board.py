@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -75,7 +75,7 @@ class Board:
             self._lines[kind] = cached
         return cached[1]
 
-    async def changes(self, place: Place) -> AsyncIterator[Place]:
+    async def changes(self, place: Place) -> AsyncGenerator[Place, None]:
         """Yield the place whenever it changes or its estimate is due, starting with ``place``, until it is final.
 
         A ticket that the room has forgotten ends the iteration.

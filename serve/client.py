@@ -205,8 +205,10 @@ class AsyncClient:
         self, ticket: Ticket, files: Mapping[str, bytes], fields: Mapping[str, str], watch: Watcher
     ) -> Result:
         watch(ticket)
+        used = ""
         while True:
-            ticket = await self._granted(ticket, watch)
+            ticket = await self._granted(ticket, used, watch)
+            used = str(ticket["grant"])
             upload = asyncio.create_task(self._upload(ticket, files, fields))
             follow = asyncio.create_task(self._report(ticket, watch))
             try:
@@ -218,13 +220,14 @@ class AsyncClient:
             if result is not None:
                 return result
 
-    async def _granted(self, ticket: Ticket, watch: Watcher) -> Ticket:
-        if ticket["state"] == "granted":
+    async def _granted(self, ticket: Ticket, used: str, watch: Watcher) -> Ticket:
+        """The ticket with a grant other than ``used``: a grant is for one upload, however that ends."""
+        if ticket["state"] == "granted" and ticket["grant"] != used:
             return ticket
         async with aclosing(self.events(ticket)) as snapshots:
             async for snapshot in snapshots:
                 watch(snapshot)
-                if snapshot["state"] == "granted":
+                if snapshot["state"] == "granted" and snapshot["grant"] != used:
                     return snapshot
                 ticket = snapshot
         raise ended(ticket)

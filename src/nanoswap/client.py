@@ -1,13 +1,11 @@
 """The public name of the Python client; its code is in ``serve/client.py``."""
 
-from nanoswap.serve.client import (
-    AsyncClient,
+from nanoswap.serve.client import AsyncClient, Client, Result
+from nanoswap.serve.client_errors import (
     Busy,
-    Client,
     MediaError,
     NanoswapError,
     RequestError,
-    Result,
     SessionError,
     SwapEnded,
     Unavailable,
