@@ -1,5 +1,5 @@
 /** Who is signed in, by Supabase's own client. Tokens are refreshed before they end. */
-import { AuthClient } from "/web/vendor/auth.js";
+import { AuthClient } from "/web/vendor/auth-js.js";
 import { Problem } from "/web/api.js";
 
 export class Session {
