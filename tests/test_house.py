@@ -106,3 +106,10 @@ def test_top_level_is_the_agreed_one() -> None:
         *ROOMS, "deploy", "tests", "src", "pyproject.toml", "Dockerfile.gpu", "README.md", "LICENSE", "SECURITY.md",
         "dev", ".ci", ".gitignore", ".dockerignore", "docs",
     }  # fmt: skip
+
+
+def test_no_picture_of_a_person_and_no_weights_are_committed() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    media = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".mp4", ".onnx", ".safetensors", ".pth", ".pt"}
+    # The one screenshot shows the page before anything is chosen.
+    assert {path for path in tracked if Path(path).suffix.lower() in media} <= {"docs/page.png"}
