@@ -16,17 +16,16 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from nanoswap import __version__
 from nanoswap.queue.room import TicketNotFound, WaitingRoom
 from nanoswap.queue.seal import Seal, SealError
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Declaration, Kind, Place
-from nanoswap.serve import problems, site
+from nanoswap.serve import site
+from nanoswap.serve.application import application, bearer, signed_in
 from nanoswap.serve.board import Board, fingerprint
 from nanoswap.serve.catalogue import CONSENT, configuration
 from nanoswap.serve.estimate import estimate_seconds
 from nanoswap.serve.events import event_stream
-from nanoswap.serve.headers import SecurityHeaders
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.wire import ConfigOut, LineOut, QueueOut, QuotaOut, TicketOut, TicketRequest
@@ -82,21 +81,8 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         await sessions.close()
         await room.close()
 
-    app = FastAPI(
-        title="Nanoswap",
-        version=__version__,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
-    problems.install(app)
-    app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
-
-    async def session(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Session:
-        return await sessions.verify(bearer(authorization))
-
-    Signed = Annotated[Session, Depends(session)]
+    app = application("Nanoswap", settings, lifespan)
+    Signed = Annotated[Session, Depends(signed_in(sessions))]
     Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]
 
     @app.get("/v1/config", tags=["public"])
@@ -208,14 +194,6 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
 
     site.install(app)
     return app
-
-
-def bearer(authorization: str) -> str:
-    """The token of an Authorization header. Raises Problem ``session_missing``."""
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise Problem("session_missing", "Send 'Authorization: Bearer ACCESS_TOKEN'.")
-    return token.strip()
 
 
 def check_declared(body: TicketRequest, settings: Settings) -> None:

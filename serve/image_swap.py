@@ -13,7 +13,6 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 
-from nanoswap import __version__
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.errors import Cancelled
 from nanoswap.pipelines.image import ImageLimits
@@ -21,10 +20,8 @@ from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind
-from nanoswap.serve import problems
+from nanoswap.serve.application import application, signed_in
 from nanoswap.serve.delivery import Delivery, hearing_the_person_leave
-from nanoswap.serve.gateway import bearer
-from nanoswap.serve.headers import SecurityHeaders
 from nanoswap.serve.options import OPTION_FIELDS, swap_options
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.replica import enlisted, new_worker_name
@@ -55,21 +52,8 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
         await sessions.close()
         await room.close()
 
-    app = FastAPI(
-        title="Nanoswap image",
-        version=__version__,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-    )
-    problems.install(app)
-    app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
-
-    async def session(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Session:
-        return await sessions.verify(bearer(authorization))
-
-    Signed = Annotated[Session, Depends(session)]
+    app = application("Nanoswap image", settings, lifespan)
+    Signed = Annotated[Session, Depends(signed_in(sessions))]
 
     @app.post("/v1/faces", tags=["pictures"], response_model=FacesOut)
     async def faces(request: Request, who: Signed) -> Response:

@@ -14,7 +14,8 @@ from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy, RoomUnavailable
 from nanoswap.queue.session import Session
 from nanoswap.queue.ticket import Kind
-from nanoswap.serve.gateway import bearer, create_gateway, wait_seconds
+from nanoswap.serve.application import bearer
+from nanoswap.serve.gateway import create_gateway, wait_seconds
 from nanoswap.serve.problems import Problem
 from nanoswap.serve.settings import Settings
 

@@ -1,0 +1,41 @@
+"""What both HTTP applications share: problems as answers, security headers, and who is asking."""
+
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header
+
+from nanoswap import __version__
+from nanoswap.queue.session import Session, Sessions
+from nanoswap.serve import problems
+from nanoswap.serve.headers import SecurityHeaders
+from nanoswap.serve.problems import Problem
+from nanoswap.serve.settings import Settings
+
+
+def application(
+    title: str, settings: Settings, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+) -> FastAPI:
+    """An application without endpoints. The OpenAPI document is ours (``schema.py``), so FastAPI's own is off."""
+    app = FastAPI(title=title, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    problems.install(app)
+    app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
+    return app
+
+
+def signed_in(sessions: Sessions) -> Callable[[str], Coroutine[Any, Any, Session]]:
+    """A dependency that verifies the access token of a request."""
+
+    async def session(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Session:
+        return await sessions.verify(bearer(authorization))
+
+    return session
+
+
+def bearer(authorization: str) -> str:
+    """The token of an Authorization header. Raises Problem ``session_missing``."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Problem("session_missing", "Send 'Authorization: Bearer ACCESS_TOKEN'.")
+    return token.strip()
