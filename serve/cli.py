@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nanoswap import __version__
-from nanoswap.serve.client import Client, Ticket
+from nanoswap.serve.client import Ticket
 from nanoswap.serve.client_errors import Busy, NanoswapError, SwapEnded, Unavailable
+from nanoswap.serve.sync_client import Client
 
 BAD_INPUT, REFUSED, UNAVAILABLE, INTERRUPTED = 2, 3, 4, 130
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -1,6 +1,6 @@
-"""The public name of the Python client; its code is in ``serve/client.py``."""
+"""The public name of the Python client; its code is in ``serve/client.py`` and ``serve/sync_client.py``."""
 
-from nanoswap.serve.client import AsyncClient, Client, Result
+from nanoswap.serve.client import AsyncClient, Result
 from nanoswap.serve.client_errors import (
     Busy,
     MediaError,
@@ -10,6 +10,7 @@ from nanoswap.serve.client_errors import (
     SwapEnded,
     Unavailable,
 )
+from nanoswap.serve.sync_client import Client
 
 __all__ = [
     "AsyncClient",
