@@ -203,9 +203,10 @@ class MemoryRoom:
         self._close(held, State.SUCCEEDED if outcome.code is None else State.FAILED)
         return True
 
-    async def release(self, ticket_id: str, worker: str) -> bool:
+    async def release(self, ticket_id: str, worker: str, used: float) -> bool:
         held = self._running(ticket_id, worker)
         if held is not None:
+            self._move_clock(held, _ms(debt(used, self._policy.phi)))
             self._give_back(held)
         return held is not None
 

@@ -198,10 +198,11 @@ class RedisRoom:
         )
         return bool(done)
 
-    async def release(self, ticket_id: str, worker: str) -> bool:
+    async def release(self, ticket_id: str, worker: str, used: float) -> bool:
         policy = self._policy
+        charge = _ms(debt(used, policy.phi))
         rest = (_ms(policy.parked), policy.max_attempts, _ms(policy.tombstone))
-        return bool(await self._call("release", ticket_id, worker, *rest))
+        return bool(await self._call("release", ticket_id, worker, charge, *rest))
 
     async def cancel(self, ticket_id: str, account: str) -> None:
         if not await self._call("cancel", ticket_id, account, _ms(self._policy.tombstone)):

@@ -250,10 +250,11 @@ function ops.finish(a)
   return 1
 end
 
--- id worker parked max_attempts tombstone
+-- id worker used_debt parked max_attempts tombstone
 function ops.release(a)
   if not mine(a[1], a[2]) then return 0 end
-  give_back(a[1], tonumber(a[3]), tonumber(a[4]), a[5])
+  move_clock(get(a[1], 'acc'), tonumber(a[3]))
+  give_back(a[1], tonumber(a[4]), tonumber(a[5]), a[6])
   return 1
 end
 

@@ -196,8 +196,12 @@ class WaitingRoom(Protocol):
     async def finish(self, ticket_id: str, worker: str, outcome: Outcome) -> bool:
         """End a turn and settle the account's debt to what was really used. False when it wasn't this worker's."""
 
-    async def release(self, ticket_id: str, worker: str) -> bool:
-        """Give an interrupted turn back: parked at its old place, aborted after ``max_attempts``."""
+    async def release(self, ticket_id: str, worker: str, used: float) -> bool:
+        """Give an interrupted turn back: parked at its old place, aborted after ``max_attempts``.
+
+        ``used``: GPU seconds that it took all the same; the account is charged for them, or leaving early and coming
+        back would be free work.
+        """
 
     async def cancel(self, ticket_id: str, account: str) -> None:
         """End a ticket for its owner, in any state; what wasn't used is refunded. Raises TicketNotFound."""

@@ -94,7 +94,7 @@ async def _settle(room: WaitingRoom, worker: str, held: Turn, error: BaseExcepti
             used = ticket.estimate if code in _FALSE_DECLARATION else held.used
             await room.finish(ticket.id, worker, Outcome(code=code, bytes=0, sha256="", gpu_seconds=used))
         else:
-            await room.release(ticket.id, worker)
+            await room.release(ticket.id, worker, held.used)
         await room.grant(ticket.kind)
     except RoomError as failure:
         log.warning("turn not settled, its lease will lapse: %s", type(failure).__name__)

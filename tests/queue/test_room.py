@@ -214,13 +214,15 @@ class Rooms(RuleBasedStateMachine):
             assert math.isclose(self.quota(pair.account), max(0.0, settled), abs_tol=0.01)
 
     @precondition(lambda self: self.pairs)
-    @rule(index=st.integers(0, 30))
-    def release(self, index: int) -> None:
+    @rule(index=st.integers(0, 30), used=st.sampled_from([0.0, 1.5]))
+    def release(self, index: int, used: float) -> None:
         pair = self.pick(index)
-        before = self.place(pair).ticket
-        given = self.agree(lambda room, side: room.release(pair.ids[side], pair.worker or ""))
+        before, ahead = self.place(pair).ticket, self.quota(pair.account)
+        given = self.agree(lambda room, side: room.release(pair.ids[side], pair.worker or "", used))
         after = self.place(pair).ticket
         assert given == (before.state is State.RUNNING)
+        if given and ahead > 0 and after.state is State.PARKED:
+            assert math.isclose(self.quota(pair.account), ahead + used / POLICY.phi, abs_tol=0.01)
         if given:
             assert after.state is (State.ABORTED if after.attempts >= POLICY.max_attempts else State.PARKED)
             assert (after.score, after.joined) == (before.score, before.joined), "the place was lost"
