@@ -65,6 +65,7 @@ class MemoryRoom:
         self._clocks: dict[str, float] = {}
         self._workers: dict[str, tuple[Kind, int, float]] = {}
         self._keys: dict[tuple[str, str], tuple[str, str, float]] = {}
+        self._erased: dict[str, int] = {}
         self._samples = {kind: _Samples() for kind in Kind}
 
     async def join(
@@ -135,7 +136,8 @@ class MemoryRoom:
             raise TicketNotFound
         if (known := self._get(ticket.id)) is not None:
             return self._place(known)
-        if now > ticket.joined + _ms(policy.life):
+        end = ticket.joined + _ms(policy.life)
+        if now > end or end <= self._erased.get(account, 0):
             raise TicketNotFound
         if len(self._of(account)) >= policy.max_tickets_per_account:
             raise TooManyTickets(policy.grant + self._load(ticket.kind).mean)
@@ -262,6 +264,7 @@ class MemoryRoom:
         self._held = {name: held for name, held in self._held.items() if held.ticket.account != account}
         self._keys = {key: value for key, value in self._keys.items() if key[0] != account}
         self._clocks.pop(account, None)
+        self._erased[account] = self._now() + _ms(self._policy.life)
         return ended
 
     async def ping(self) -> None: ...

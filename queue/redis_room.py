@@ -235,7 +235,7 @@ class RedisRoom:
         )
 
     async def erase(self, account: str) -> int:
-        return int(await self._call("erase", account, _ms(self._policy.tombstone)))
+        return int(await self._call("erase", account, _ms(self._policy.tombstone), _ms(self._policy.life)))
 
     async def ping(self) -> None:
         await self._reach(self._redis.ping)

@@ -13,6 +13,7 @@
 --   P:t:ID       HASH the ticket
 --   P:a:ACC      SET ids that are open           P:tat:ACC  STRING the account's clock (GCRA)
 --   P:i:ACC:KEY  STRING "id digest"              P:k:ACC    SET every key that names the account, for erasing
+--   P:x:ACC      STRING sealed tickets that end by then were made before the account was erased
 --   P:sw:KIND    LIST "predicted actual" waits   P:ss:KIND  LIST service times
 local P = KEYS[1]
 local call = redis.call
@@ -160,7 +161,8 @@ end
 function ops.restore(a)
   local id, acc, kind, est = a[1], a[2], a[3], tonumber(a[4])
   if call('EXISTS', ticket_key(id)) == 1 then return {'known'} end
-  if now > tonumber(a[10]) then return {'gone'} end
+  local erased = tonumber(call('GET', P .. ':x:' .. acc) or 0)
+  if now > tonumber(a[10]) or tonumber(a[10]) <= erased then return {'gone'} end
   if call('SCARD', P .. ':a:' .. acc) >= tonumber(a[8]) then return {'tickets', -1} end
   local tat = tonumber(call('GET', P .. ':tat:' .. acc) or 0)
   set_clock(acc, math.max(tat, tonumber(a[9])))
@@ -337,12 +339,14 @@ function ops.quota(a)
   return {int(now), call('GET', P .. ':tat:' .. a[1]) or int(now), call('SCARD', P .. ':a:' .. a[1])}
 end
 
--- acc tombstone
+-- acc tombstone life
 function ops.erase(a)
   local open = call('SMEMBERS', P .. ':a:' .. a[1])
   for _, id in ipairs(open) do close(id, 'canceled', a[2]) end
   for _, key in ipairs(call('SMEMBERS', P .. ':k:' .. a[1])) do call('DEL', key) end
   call('DEL', P .. ':k:' .. a[1], P .. ':a:' .. a[1], P .. ':tat:' .. a[1])
+  -- Sealed tickets of before are dead: they end with this note.
+  call('SET', P .. ':x:' .. a[1], int(now + tonumber(a[3])), 'PX', a[3])
   return #open
 end
 

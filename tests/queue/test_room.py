@@ -397,3 +397,21 @@ async def test_restore_gives_back_the_place_and_never_a_second_turn(redis_url: s
     with pytest.raises(RoomError):
         await room.restore(first, "ann")
     await room.close()
+
+
+@pytest.mark.parametrize("make", ["memory", "redis"])
+async def test_erased_account_can_not_be_brought_back_by_its_seals(redis_url: str, make: str) -> None:
+    now = START
+    room: WaitingRoom = MemoryRoom(POLICY, clock=lambda: now)
+    if make == "redis":
+        room = RedisRoom(redis_url, POLICY, clock=lambda: now)
+    ticket = (await room.join("ann", declaration(), 2.0, idempotency_key="k")).place.ticket
+    now += 10
+    assert await room.erase("ann") == 1
+    assert (await room.quota("ann")).refill_seconds == 0
+    with pytest.raises(RoomError):
+        await room.restore(ticket, "ann")
+    now += 10
+    fresh = await room.join("ann", declaration(), 2.0, idempotency_key="k")
+    assert not fresh.replayed
+    await room.close()
