@@ -94,10 +94,14 @@ def _client(arguments: argparse.Namespace) -> Client:
         arguments.url, token=getattr(arguments, "token", None), timeout=getattr(arguments, "timeout", 600.0)
     )
     if getattr(arguments, "demo", False):
-        auth = client.config()["auth"]
-        if auth["demo"] is None or urlsplit(auth["url"]).hostname not in _LOOPBACK:
-            raise UsageError("--demo is for a development service on this machine")
-        client.sign_in(auth["demo"]["email"], auth["demo"]["password"])
+        try:
+            auth = client.config()["auth"]
+            if auth["demo"] is None or urlsplit(auth["url"]).hostname not in _LOOPBACK:
+                raise UsageError("--demo is for a development service on this machine")
+            client.sign_in(auth["demo"]["email"], auth["demo"]["password"])
+        except BaseException:
+            client.__exit__(None, None, None)
+            raise
     return client
 
 
@@ -105,6 +109,10 @@ def _swap(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is not a folder")
+    if not os.access(out.parent, os.W_OK):
+        raise UsageError(f"{out.parent} can't be written to")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder")
     if out.exists() and not arguments.force:
         raise UsageError(f"{out} exists: use --force to overwrite it")
     with _client(arguments) as client:
@@ -122,7 +130,10 @@ def _swap(arguments: argparse.Namespace) -> int:
             )
         finally:
             show.end()
-    result.save(out)
+    try:
+        result.save(out)
+    except OSError as error:
+        raise UsageError(f"{out} can't be written: {error.strerror or 'unknown reason'}") from None
     answer = {"out": str(out), "faces": result.faces, "gpu_seconds": result.gpu_seconds, "ticket": result.ticket_id}
     print(json.dumps(answer) if arguments.json else out)
     return 0

@@ -6,19 +6,17 @@ its place in line and uses the next grant; a grant is never used twice. Imports 
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import random
-import tempfile
+import time
 import uuid
-from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -33,6 +31,7 @@ from nanoswap.serve.client_errors import (
     problem,
     retry_after,
 )
+from nanoswap.serve.client_result import Result
 
 Ticket = Mapping[str, Any]
 Watcher = Callable[[Ticket], None]
@@ -41,33 +40,16 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 #: Statuses after which the same request may succeed.
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _TRIES = 5
+_GIVE_UP_SECONDS = 5.0
 _BASE_SECONDS, _CAP_SECONDS = 0.2, 10.0
+#: A stream that lasted this long worked; after this many that did not, polling takes over.
+_STREAM_SECONDS, _STREAM_TRIES = 30.0, 3
+#: The service sends something every 15 s; an upload is answered only when the swap is done.
+_SILENCE = httpx.Timeout(10.0, read=25.0)
+_UPLOAD = httpx.Timeout(10.0, read=180.0, write=60.0)
+#: After these the upload did not count, and the place in line is asked for again.
+_TURN_LOST = frozenset({"grant_expired", "grant_used", "incomplete", "not_found"})
 _ENDED = frozenset({"succeeded", "failed", "canceled", "expired", "aborted"})
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A swapped picture: encoded bytes, media type, number of faces that changed, GPU seconds used."""
-
-    data: bytes
-    media_type: str
-    faces: int
-    gpu_seconds: float
-    ticket_id: str
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the picture so that ``path`` never holds half of one."""
-        out = Path(path)
-        handle, name = tempfile.mkstemp(dir=out.parent or ".", prefix=f".{out.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(self.data)
-            os.replace(name, out)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-        return out
 
 
 class AsyncClient:
@@ -83,7 +65,7 @@ class AsyncClient:
         token: str | Callable[[], str] | None = None,
         timeout: float = 600.0,
     ) -> None:
-        self._url = (url or os.environ.get("NANOSWAP_URL") or DEFAULT_URL).rstrip("/")
+        self._url = _address(url or os.environ.get("NANOSWAP_URL") or DEFAULT_URL)
         self._token = token or os.environ.get("NANOSWAP_TOKEN", "")
         self._timeout = timeout
         limits = httpx.Timeout(10.0, read=60.0, write=60.0)
@@ -151,6 +133,8 @@ class AsyncClient:
         """
         if not consent:
             raise RequestError("consent_missing", "Agree to the statement of config()['consent'] first.")
+        if not 1 <= quality <= 100:
+            raise RequestError("bad_request", "'quality' is a whole number from 1 to 100.")
         files = {"source": _bytes(source), "target": _bytes(target)}
         fields = {"faces": faces, "format": format, "quality": str(quality)}
         if source_face is not None:
@@ -172,14 +156,21 @@ class AsyncClient:
         """Snapshots of a ticket until it has ended; reconnects, and falls back to long polling."""
         failures = 0
         while True:
+            started = time.monotonic()
+            polling = failures >= _STREAM_TRIES
             try:
-                stream = self._stream(ticket) if failures < 3 else self._poll(ticket)
+                stream = self._poll(ticket) if polling else self._stream(ticket)
                 async with aclosing(stream) as snapshots:
                     async for snapshot in snapshots:
-                        failures = 0 if failures < 3 else failures
+                        failures = _STREAM_TRIES if polling else failures
                         yield snapshot
                         if snapshot["state"] in _ENDED:
                             return
+                # One that is cut soon after every snapshot would otherwise be opened again for ever.
+                failures = 0 if time.monotonic() - started > _STREAM_SECONDS else failures + 1
+            except httpx.ReadTimeout:
+                # Not even the comments came through: something on the way holds the stream back.
+                failures = max(failures + 1, _STREAM_TRIES)
             except httpx.TransportError:
                 failures += 1
             except NanoswapError as error:
@@ -245,28 +236,21 @@ class AsyncClient:
         headers = self._signed() | {"Grant": str(ticket["grant"])}
         parts = {part: (part, data) for part, data in files.items()}
         try:
-            answer = await self._http.post(ticket["links"]["swap"], headers=headers, files=parts, data=dict(fields))
+            answer = await self._http.post(
+                ticket["links"]["swap"], headers=headers, files=parts, data=dict(fields), timeout=_UPLOAD
+            )
         except httpx.TransportError:
             return None
         if not answer.is_success:
             error = problem(answer, name)
-            if isinstance(error, Unavailable) or error.code in ("grant_expired", "grant_used", "incomplete"):
+            if isinstance(error, Unavailable) or error.code in _TURN_LOST:
                 return None
             raise error
-        digest = f"sha-256=:{b64encode(hashlib.sha256(answer.content).digest()).decode()}:"
-        if answer.headers.get("content-digest", digest) != digest:
-            raise Unavailable("damaged", "The result was damaged on its way.", ticket_id=name)
-        return Result(
-            data=answer.content,
-            media_type=answer.headers["content-type"],
-            faces=int(answer.headers.get("x-faces", 0)),
-            gpu_seconds=float(answer.headers.get("x-gpu-seconds", 0)),
-            ticket_id=name,
-        )
+        return Result.of(answer, name)
 
     async def _stream(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
         headers = self._signed() | {"Ticket": str(ticket["token"])}
-        async with self._http.stream("GET", ticket["links"]["events"], headers=headers) as answer:
+        async with self._http.stream("GET", ticket["links"]["events"], headers=headers, timeout=_SILENCE) as answer:
             if not answer.is_success:
                 await answer.aread()
                 raise problem(answer, str(ticket["id"]))
@@ -287,20 +271,21 @@ class AsyncClient:
                 continue
             if not answer.is_success:
                 raise problem(answer, str(ticket["id"]))
-            tag = answer.headers["etag"]
-            yield answer.json()
+            tag = answer.headers.get("etag", "")
+            yield _object(answer)
 
     async def _give_up(self, ticket: Ticket | None) -> None:
         if ticket is not None:
-            with suppress(NanoswapError, httpx.HTTPError):
-                await asyncio.shield(self.cancel(str(ticket["id"])))
+            with suppress(NanoswapError, httpx.HTTPError, TimeoutError):
+                # Briefly: the person has already decided to leave, and absence frees the place as well.
+                await asyncio.wait_for(self.cancel(str(ticket["id"])), _GIVE_UP_SECONDS)
 
     async def _json(self, method: str, path: str, *, signed: bool = True, **request: Any) -> dict[str, Any]:
         headers = (self._signed() if signed else {}) | request.pop("headers", {})
         answer = await self._send(method, path, headers=headers, **request)
         if not answer.is_success:
             raise problem(answer)
-        return dict(answer.json())
+        return _object(answer)
 
     async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         """Send a request that may be repeated, and repeat it: Retry-After, else jitter. Returns the last answer."""
@@ -322,9 +307,30 @@ class AsyncClient:
 
     def _signed(self) -> dict[str, str]:
         token = self._token() if callable(self._token) else self._token
+        if not token.isascii() or not token.isprintable():
+            raise SessionError("session_malformed", "The access token has characters that no token has.")
         if not token:
             raise SessionError("session_missing", "Sign in first: give a token, or set NANOSWAP_TOKEN.")
         return {"Authorization": f"Bearer {token}"}
+
+
+def _address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise RequestError("bad_address", "The address of the service must be like https://HOST or http://HOST:PORT.")
+    return url.rstrip("/")
+
+
+def _object(answer: httpx.Response) -> dict[str, Any]:
+    """The JSON object of an answer; a sign-in portal or a proxy may have put something else in its place."""
+    try:
+        return dict(answer.json())
+    except (ValueError, TypeError):
+        raise Unavailable("unexpected", "What answered is not a Nanoswap service.") from None
 
 
 def _pause(attempt: int) -> float:

@@ -91,4 +91,7 @@ def ended(ticket: Mapping[str, Any]) -> NanoswapError:
     if given:
         kind = MediaError if given["code"] in _MEDIA else RequestError
         return kind(given["code"], f"{given['title']}.", ticket_id=ticket["id"])
+    if ticket["state"] == "succeeded":
+        # The answer broke off after its last byte had left the service, which has wiped it by now.
+        return Unavailable("result_lost", "The result was lost on its way. Swap again.", ticket_id=ticket["id"])
     return SwapEnded(str(ticket["state"]), f"The ticket was {ticket['state']}.", ticket_id=ticket["id"])

@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from nanoswap.serve.client import AsyncClient, Result
+from nanoswap.serve.client import AsyncClient
+from nanoswap.serve.client_result import Result
 
 T = TypeVar("T")
 
@@ -17,8 +18,8 @@ class Client:
     def __init__(
         self, url: str | None = None, *, token: str | Callable[[], str] | None = None, timeout: float = 600.0
     ) -> None:
-        self._runner = asyncio.Runner()
         self._client = AsyncClient(url, token=token, timeout=timeout)
+        self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
         return self

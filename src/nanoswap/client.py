@@ -1,6 +1,6 @@
 """The public name of the Python client; its code is in ``serve/client.py`` and ``serve/sync_client.py``."""
 
-from nanoswap.serve.client import AsyncClient, Result
+from nanoswap.serve.client import AsyncClient
 from nanoswap.serve.client_errors import (
     Busy,
     MediaError,
@@ -10,6 +10,7 @@ from nanoswap.serve.client_errors import (
     SwapEnded,
     Unavailable,
 )
+from nanoswap.serve.client_result import Result
 from nanoswap.serve.sync_client import Client
 
 __all__ = [

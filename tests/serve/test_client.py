@@ -1,138 +1,28 @@
 """The client against a small real server that can be told to misbehave."""
 
 import asyncio
-import hashlib
-import json
 import subprocess
 import sys
-import threading
 import time
-from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import Response
 
 from nanoswap.client import AsyncClient, Busy, Client, MediaError, RequestError, SessionError, SwapEnded, Unavailable
 from nanoswap.serve import client as module
 from nanoswap.serve.local import free_port
-
-RESULT = b"\xff\xd8 a swapped picture"
-CONFIG = {
-    "consent": {"id": "likeness-1", "text": "Agreed."},
-    "limits": {"image": {"max_bytes": 10**7, "max_pixels": 10**7, "max_side": 10**4}},
-    "links": {"tickets": "/v1/tickets", "faces": "/image/v1/faces"},
-}
-
-
-class Double:
-    """Follows the API as far as a client sees it. ``script`` holds what goes wrong, consumed one by one."""
-
-    def __init__(self) -> None:
-        self.script: dict[str, list[Any]] = {}
-        self.keys: list[str] = []
-        self.uploads: list[str] = []
-        self.state = "granted"
-        self.grant = 1
-        self.deleted = False
-        self.tokens: list[str] = []
-        routes = [
-            Route("/v1/config", self.config),
-            Route("/v1/tickets", self.join, methods=["POST"]),
-            Route("/v1/tickets/t", self.look),
-            Route("/v1/tickets/t", self.cancel, methods=["DELETE"]),
-            Route("/v1/tickets/t/events", self.events),
-            Route("/image/v1/tickets/t/swap", self.swap, methods=["POST"]),
-        ]
-        self.app = Starlette(routes=routes)
-
-    def wrong(self, where: str) -> Any:
-        return self.script[where].pop(0) if self.script.get(where) else None
-
-    def ticket(self) -> dict[str, Any]:
-        grant = f"grant-{self.grant}" if self.state == "granted" else None
-        here = "/v1/tickets/t"
-        links = {"self": here, "events": f"{here}/events", "swap": f"/image{here}/swap", "cancel": here}
-        return {
-            "id": "t", "state": self.state, "position": 1, "eta": {"p50": 1, "p90": 2}, "grant": grant,
-            "token": "sealed", "progress": None, "problem": None, "links": links,
-        }  # fmt: skip
-
-    async def config(self, _: Request) -> Response:
-        return JSONResponse(CONFIG)
-
-    async def join(self, request: Request) -> Response:
-        self.keys.append(request.headers["idempotency-key"])
-        if failure := self.wrong("join"):
-            return failure
-        return JSONResponse(self.ticket(), 201)
-
-    async def look(self, request: Request) -> Response:
-        return JSONResponse(self.ticket(), headers={"ETag": f'"{self.state}"'})
-
-    async def cancel(self, _: Request) -> Response:
-        self.deleted = True
-        return Response(status_code=204)
-
-    async def events(self, request: Request) -> Response:
-        self.tokens.append(request.headers.get("ticket", ""))
-        if failure := self.wrong("events"):
-            return failure
-
-        async def snapshots() -> Any:
-            for _ in range(40):
-                yield f"event: ticket\ndata: {json.dumps(self.ticket())}\n\n"
-                if self.state in ("canceled", "expired", "failed"):
-                    return
-                await asyncio.sleep(0.05)
-
-        return StreamingResponse(snapshots(), media_type="text/event-stream")
-
-    async def swap(self, request: Request) -> Response:
-        await request.body()
-        self.uploads.append(request.headers["grant"])
-        failure = self.wrong("swap")
-        if failure == "lost":
-            self.state = "parked"
-
-            async def later() -> None:
-                await asyncio.sleep(0.2)
-                self.grant += 1
-                self.state = "granted"
-
-            self.later = asyncio.create_task(later())
-            return problem(503, "lost_turn")
-        if failure is not None:
-            return failure
-        digest = b64encode(hashlib.sha256(RESULT).digest()).decode()
-        headers = {"X-Faces": "1", "X-Gpu-Seconds": "0.5", "Content-Digest": f"sha-256=:{digest}:"}
-        return Response(RESULT, media_type="image/jpeg", headers=headers)
-
-
-def problem(status: int, code: str, **headers: str) -> Response:
-    return JSONResponse(
-        {"code": code, "title": "No", "status": status}, status, {k.replace("_", "-"): v for k, v in headers.items()}
-    )
+from tests.serve.double import RESULT, Double, problem, running
 
 
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Double, str]]:
     monkeypatch.setattr(module, "_BASE_SECONDS", 0.01)
-    made, port = Double(), free_port()
-    server = uvicorn.Server(uvicorn.Config(made.app, port=port, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield made, f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    made = Double()
+    with running(made) as url:
+        yield made, url
 
 
 def swap(url: str, hopper: bytes, **options: Any) -> Any:
@@ -205,6 +95,60 @@ def test_failures_have_types(
     made.script[where] = [failure] * 6
     with pytest.raises(error):
         swap(url, hopper)
+
+
+def test_wiped_store_gives_the_place_back_by_the_sealed_ticket(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    made.script["swap"] = ["wiped"]
+    assert swap(url, hopper).data == RESULT
+    assert made.uploads == ["grant-1", "grant-2"]
+
+
+def test_result_cut_off_after_delivery_is_told_as_lost(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    made.script["swap"] = ["delivered"]
+    with pytest.raises(Unavailable, match="lost on its way") as caught:
+        swap(url, hopper)
+    assert caught.value.code == "result_lost"
+    assert len(made.uploads) == 1
+
+
+@pytest.mark.parametrize("where", ["join", "swap"])
+def test_page_of_a_portal_is_never_taken_for_an_answer(double: tuple[Double, str], hopper: bytes, where: str) -> None:
+    made, url = double
+    made.script[where] = [Response("<html>Sign in to the network", media_type="text/html")]
+    with pytest.raises(Unavailable):
+        swap(url, hopper)
+
+
+def test_stream_that_is_cut_after_every_snapshot_ends_in_polling(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    made.state, made.snapshots = "waiting", 1
+    with Client(url, token="token", timeout=1.5) as client, pytest.raises(Unavailable):
+        client.swap(hopper, hopper, consent=True)
+    assert len(made.tokens) == 3, "the stream was opened again and again"
+
+
+def test_token_that_is_none_is_refused_here(double: tuple[Double, str]) -> None:
+    _, url = double
+    for token in ("töken", "to\nken"):
+        with Client(url, token=token) as client, pytest.raises(SessionError):
+            client.quota()
+
+
+def test_quality_is_checked_before_waiting(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    with pytest.raises(RequestError):
+        swap(url, hopper, quality=0)
+    assert made.keys == []
+
+
+def test_failed_save_leaves_nothing_behind(double: tuple[Double, str], hopper: bytes, tmp_path: Path) -> None:
+    _, url = double
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        swap(url, hopper).save(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_ended_ticket_is_an_error(double: tuple[Double, str], hopper: bytes) -> None:
