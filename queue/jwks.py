@@ -52,6 +52,8 @@ class JwksStore:
             await self._fetch()
             if self._fetched is None or self._clock() - self._fetched > TTL_SECONDS + STALE_SECONDS:
                 raise JwksUnavailable
+        elif age > TTL_SECONDS and self._may_try():
+            await self._fetch()  # a revoked key must go; when nobody answers, the old keys serve on
         elif age > TTL_SECONDS / 2 and self._may_try():
             self._start()  # in the background: the present keys are still good
         if kid not in self._keys and self._may_try():

@@ -296,6 +296,18 @@ async def test_rotation_staleness_and_revocation(issuer: Issuer) -> None:
     await sessions.close()
 
 
+async def test_revoked_key_is_gone_when_its_life_is_over(issuer: Issuer) -> None:
+    now = 0.0
+    store = JwksStore(f"{issuer.url}/.well-known/jwks.json", clock=lambda: now)
+    sessions = issuer.sessions(jwks=store)
+    await sessions.verify(issuer.token())
+    issuer.keys = [issuer.rs.as_dict(private=False)]
+    now += TTL_SECONDS + 1
+    with pytest.raises(SessionUntrusted):
+        await sessions.verify(issuer.token())
+    await sessions.close()
+
+
 async def test_foreign_key_types_do_no_harm(issuer: Issuer) -> None:
     ed = jwk.OKPKey.generate_key("Ed25519", {"kid": "ed", "use": "sig"})
     odd: list[Any] = [ed.as_dict(private=False), {"kty": "oct", "k": "AA", "kid": "o"}, {"kid": 5}, "text", None]
