@@ -83,11 +83,16 @@ def test_address_that_is_none_is_exit_code_2(url: str, capsys: pytest.CaptureFix
     assert "address" in capsys.readouterr().err
 
 
+def default_interrupt() -> None:
+    """A shell's background job hands SIGINT down as ignored; a person's terminal doesn't."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupt_gives_the_place_up(double: tuple[Double, str], photo: Path, tmp_path: Path) -> None:
     made, url = double
     made.state = "waiting"
     command = [sys.executable, "-m", "nanoswap.serve.cli", *words(photo, tmp_path / "out.jpg", url)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(preexec_fn=default_interrupt, args=command, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: made.tokens)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
