@@ -7,6 +7,7 @@ given our bytes and nothing that could open another file or a connection, and fe
 
 from __future__ import annotations
 
+import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ VIDEO_CODECS: Final = ("h264", "hevc", "vp8", "vp9", "av1")
 _MAX_STREAMS: Final = 32
 _MAX_PACKETS: Final = 400_000
 _SECONDS_SLACK: Final = 0.05
+_ROUNDING: Final = Fraction(1, 2000)
 _OPTIONS: Final = {
     "protocol_whitelist": "none",
     "enable_drefs": "0",
@@ -86,7 +88,7 @@ def probe_clip(data: Buffer, limits: ClipLimits, *, start: float = 0.0, end: flo
         if _crowd(times, base) > limits.max_fps * 1.1 + 1:
             raise TooLarge("The clip has too many frames in a second.")
         audio = bool(container.streams.audio)
-        return ClipInfo(width, height, len(times), seconds, fps, video.codec_context.name, audio)
+        return ClipInfo(width, height, len(times), seconds, fps, video.codec_context.codec.canonical_name, audio)
 
 
 @contextmanager
@@ -118,8 +120,9 @@ def opened(data: Buffer) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def ticks(seconds: float, base: Fraction) -> int:
-    """The first tick of `base` at or after `seconds`; half a tick early counts as there."""
-    return -((-(Fraction(seconds) - base / 2)) // base)
+    """The first tick of `base` at or after `seconds`; half a millisecond early counts as there, since files and
+    players round."""
+    return math.ceil((Fraction(seconds) - _ROUNDING) / base)
 
 
 def _times(container: InputContainer, video: VideoStream, start: float, end: float | None) -> array[int]:
