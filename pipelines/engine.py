@@ -34,6 +34,10 @@ class Engine(Protocol):
     def name(self) -> str:
         """Stable name, as in settings: `mesh`."""
 
+    @property
+    def reach(self) -> float:
+        """How far around a face's box `swap` looks and paints, as a share of the box's longer side."""
+
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         """Every face, the largest first. Does not change `rgb`."""
 

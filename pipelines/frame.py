@@ -28,11 +28,11 @@ class Frame:
 
     @property
     def width(self) -> int:
-        return self.data.shape[1]
+        return int(self.data.shape[1])
 
     @property
     def height(self) -> int:
-        return self.data.shape[0] * 2 // 3
+        return int(self.data.shape[0]) * 2 // 3
 
     @property
     def y(self) -> Plane:

@@ -47,6 +47,7 @@ class MeshEngine:
     """Implements `Engine`. Thread safe; holds the cascade and nothing else."""
 
     name: str = "mesh"
+    reach: float = 0.1
 
     def __init__(self) -> None:
         self._cascade = Cascade()

@@ -15,6 +15,7 @@ from typing import Any, Final
 import av
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from nanoswap.pipelines.frame import Frame
 from nanoswap.pipelines.reader import Shape
@@ -78,7 +79,7 @@ class Mp4Writer:
         self._sink = _Sink()
         self._out = av.open(self._sink, "w", format="mp4", container_options=dict(_OPTIONS))
         self._video: Any = self._out.add_stream(encoder.codec, rate=fps, options=encoder.options(fps))
-        context = self._video.codec_context
+        context: Any = self._video.codec_context
         context.width, context.height, context.pix_fmt = shape.width, shape.height, "yuv420p"
         context.time_base = shape.base
         context.sample_aspect_ratio = shape.aspect
@@ -92,7 +93,7 @@ class Mp4Writer:
 
     def write(self, frame: Frame) -> None:
         """Encode; the frame's pixels are not needed afterwards."""
-        picture = VideoFrame.from_ndarray(frame.data, format="yuv420p")
+        picture = VideoFrame.from_numpy_buffer(frame.data, format="yuv420p")
         picture.pts, picture.time_base = frame.pts, self._base
         context = self._video.codec_context
         picture.color_primaries, picture.color_trc = context.color_primaries, context.color_trc
@@ -116,7 +117,7 @@ class Mp4Writer:
         self._out.close()
         self._sink.parts.clear()
 
-    def _mux(self, packets: list[Packet]) -> None:
+    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         for packet in packets:
             if self._sound is not None and packet.dts is not None:
                 self._out.mux(list(self._sound.until(packet.dts * packet.time_base)))

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import av
 import cv2
 import numpy as np
 from av.filter import Graph
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
@@ -139,7 +139,7 @@ class Reader:
         width, height = self._size
         sizes = ((width, height), ((width + 1) // 2, (height + 1) // 2), ((width + 1) // 2, (height + 1) // 2))
         for target, plane, (w, h) in zip((frame.y, frame.u, frame.v), picture.planes, sizes, strict=False):
-            pixels = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:h, :w]
+            pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:h, :w]
             _lay(pixels, target, self._turn)
 
 
@@ -160,14 +160,15 @@ def _lay(pixels: Plane, target: Plane, turn: Turn) -> None:
 
 def turn_of(picture: VideoFrame) -> Turn:
     """What the display matrix (ISO/IEC 14496-12 §8.2.2) asks for, to the nearest quarter turn."""
-    if Type.DISPLAYMATRIX not in [side.type for side in picture.side_data]:
+    sides = cast("Iterator[SideData]", iter(picture.side_data))
+    raw = next((bytes(side) for side in sides if side.type == Type.DISPLAYMATRIX), None)
+    if raw is None:
         return Turn()
-    raw = bytes(next(side for side in picture.side_data if side.type == Type.DISPLAYMATRIX))
     a, b, _, c, d = np.frombuffer(raw[:20], np.int32).astype(float)
     mirror = a * d - b * c < 0
     if mirror:
         a, b = -a, -b
-    return Turn(int(round(float(np.degrees(np.arctan2(b, a))) / 90)) * 90 % 360, mirror)
+    return Turn(round(float(np.degrees(np.arctan2(b, a))) / 90) * 90 % 360, mirror)
 
 
 def _progressive(pictures: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
@@ -183,7 +184,7 @@ def _progressive(pictures: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         base = picture.time_base
         graph.vpush(picture)
         for made in _pulled(graph):
-            scale = int(base / made.time_base) if made.time_base else 1
+            scale = int(base / made.time_base) if base and made.time_base else 1
             yield _retimed(made, scale)
     if graph is not None:
         graph.vpush(None)

@@ -45,8 +45,8 @@ class Sound:
         self.copied = stream.codec_context.codec.canonical_name in _COPIED
         self.codec = _COPIED.get(stream.codec_context.codec.canonical_name, "mp4a.40.2")
         self._out: Any = None
-        self._packets: Iterator[Packet] | None = None
-        self._next: Packet | None = None
+        self._packets: Iterator[Packet[AudioStream]] | None = None
+        self._next: Packet[AudioStream] | None = None
 
     def attach(self, out: Any) -> None:
         """Add the track to a muxer."""
@@ -61,16 +61,14 @@ class Sound:
             self._packets = self._encode(AudioResampler("fltp", layout, rate, 1024))
         self._out.metadata.clear()
 
-    def until(self, time: Fraction | None) -> Iterator[Packet]:
+    def until(self, time: Fraction | None) -> Iterator[Packet[AudioStream]]:
         """The packets due up to `time` (seconds); all that are left for None."""
         assert self._packets is not None
         while True:
             if self._next is None:
                 self._next = next(self._packets, None)
             packet = self._next
-            if packet is None or (
-                time is not None and packet.dts is not None and packet.dts * packet.time_base > time
-            ):
+            if packet is None or (time is not None and packet.dts is not None and packet.dts * packet.time_base > time):
                 return
             self._next = None
             yield packet
@@ -80,7 +78,7 @@ class Sound:
         self._packets = self._next = None
         self._stack.close()
 
-    def _within(self) -> Iterator[Packet]:
+    def _within(self) -> Iterator[Packet[AudioStream]]:
         """Demuxed packets that sound between start and end; the first may begin before."""
         if self._low is not None:
             self._container.seek(self._low, stream=self._in, backward=True)
@@ -93,7 +91,7 @@ class Sound:
                 return
             yield packet
 
-    def _copy(self) -> Iterator[Packet]:
+    def _copy(self) -> Iterator[Packet[AudioStream]]:
         zero = self._low or 0
         last: int | None = None
         for packet in self._within():
@@ -104,10 +102,10 @@ class Sound:
             packet.stream = self._out
             yield packet
 
-    def _encode(self, resampler: AudioResampler) -> Iterator[Packet]:
+    def _encode(self, resampler: AudioResampler) -> Iterator[Packet[AudioStream]]:
         zero = self._low or 0
         for packet in self._within():
-            for frame in packet.decode():
+            for frame in self._in.decode(packet):
                 if frame.pts is not None:
                     frame.pts -= zero
                 for part in resampler.resample(frame):
@@ -116,5 +114,3 @@ class Sound:
             if part is not None:
                 yield from self._out.encode(part)
         yield from self._out.encode(None)
-
-

@@ -90,7 +90,7 @@ def swap_image(
         giver, taker = wiped
 
         report("detect", 0, 2)
-        learned = engine.prepare(giver, _source_face(engine.detect(giver), options.source_face))
+        learned = engine.prepare(giver, source_face(engine.detect(giver), options.source_face))
         giver.fill(0)
         cancel.check()
         report("detect", 1, 2)
@@ -133,7 +133,8 @@ def find_faces(engine: Engine, target: Buffer, limits: ImageLimits) -> Found:
         rgb.fill(0)
 
 
-def _source_face(faces: tuple[Face, ...], wanted: str | None) -> Face:
+def source_face(faces: tuple[Face, ...], wanted: str | None) -> Face:
+    """The face to take from the source. Raises `NoFace`, `ManyFaces`, `UnknownFace`."""
     if not faces:
         raise NoFace("source")
     if wanted is not None:

@@ -9,14 +9,14 @@ BT.2020 (non-constant luminance); ranges as in H.273.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from nanoswap.pipelines.engine import Rgb
-from nanoswap.pipelines.frame import Frame
+from nanoswap.pipelines.frame import Frame, Plane
 from nanoswap.pipelines.roi import Roi
 
 # H.273 matrix coefficients: code to (Kr, Kb).
@@ -82,7 +82,7 @@ def paint(frame: Frame, roi: Roi, before: Rgb, after: Rgb, colour: Colour) -> No
     _add(frame.v[half.slices], cv2.resize(dv, size, interpolation=cv2.INTER_AREA))
 
 
-def _add(plane: npt.NDArray[np.uint8], change: npt.NDArray[np.float32]) -> None:
+def _add(plane: Plane, change: npt.NDArray[Any]) -> None:
     plane[:] = cv2.add(plane, change, dtype=cv2.CV_8U)
 
 

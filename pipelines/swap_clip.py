@@ -1,0 +1,311 @@
+"""A whole clip: a face and a clip in, fragmented MP4 out while it is made, nothing left behind.
+
+Four stages run at once, each a few frames ahead of the next: decode, follow the people, paint, encode. The
+reader of the result sets the pace of all of them, since every queue between them is short and the frames
+come from one small pool. Work goes in chunks of ten frames; between two chunks it lets others by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+
+from nanoswap.pipelines.ahead import Ahead
+from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.cast import Cast
+from nanoswap.pipelines.clip import ClipLimits, probe_clip
+from nanoswap.pipelines.container import Buffer
+from nanoswap.pipelines.engine import Engine, Source
+from nanoswap.pipelines.errors import NoFace, TooLarge
+from nanoswap.pipelines.face import Face, match
+from nanoswap.pipelines.frame import Frame, FramePool, Plane
+from nanoswap.pipelines.image import ImageLimits, decode, encode, probe
+from nanoswap.pipelines.mp4 import Encoder, Mp4Writer
+from nanoswap.pipelines.reader import Reader
+from nanoswap.pipelines.roi import Roi
+from nanoswap.pipelines.sound import Sound
+from nanoswap.pipelines.swap import Choice, Report, source_face
+from nanoswap.pipelines.yuv import Colour, crop, even, paint, small
+
+CHUNK: Final = 10
+_POOL: Final = 2 * CHUNK + 2
+_COARSE: Final = 896  # px, the longer side of what a passing look for faces is given
+_SCAN: Final = 12  # frames that are looked at for a face before it is said that there is none
+_CUT: Final = 22.0  # mean difference of luma between two frames, levels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipOptions:
+    """What the person asked for.
+
+    faces        which faces of the clip: all, the largest at first sight, or ids from a still of the clip.
+    at           seconds of the clip's own time of that still; None is the start.
+    source_face  the id of the face to take when the source shows several.
+    start, end   seconds of the clip's own time; the result begins at time 0.
+    """
+
+    faces: Choice = "all"
+    at: float | None = None
+    source_face: str | None = None
+    start: float = 0.0
+    end: float | None = None
+
+
+class ClipSwap:
+    """A swap that is ready to be made. frames: how many will be made; codecs: RFC 6381, of the result.
+
+    Iterate once over the parts of the result; close it, from any thread but inside the iteration only after
+    the token is raised. Every failure that can be known from the files is raised by `open_swap`, before this exists.
+    """
+
+    def __init__(self, stack: ExitStack, frames: int, codecs: str, parts: Generator[bytes, None, None]) -> None:
+        self._stack, self.frames, self.codecs, self._parts = stack, frames, codecs, parts
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._parts
+
+    def close(self) -> None:
+        """Ends all stages and overwrites every frame and face. Idempotent."""
+        self._parts.close()
+        self._stack.close()
+
+
+def open_swap(
+    engine: Engine,
+    source: Buffer,
+    target: Buffer,
+    options: ClipOptions,
+    limits: ClipLimits,
+    image_limits: ImageLimits,
+    encoder: Encoder,
+    *,
+    declared: int | None = None,
+    cancel: CancelToken,
+    report: Report,
+    breathe: Callable[[], None] = lambda: None,
+) -> ClipSwap:
+    """Judge both files, learn the source, find who is to be swapped, and set up the stages.
+
+    declared  frames that were promised at admission; more is `TooLarge`, before any frame is decoded.
+    breathe   called between chunks; may block a little.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
+    """
+    with ExitStack() as stack:
+        report("decode", 0, 1)
+        probe(source, image_limits)
+        info = probe_clip(target, limits, start=options.start, end=options.end)
+        if declared is not None and info.frames > declared:
+            raise TooLarge("The clip has more frames than were declared.")
+        cancel.check()
+        learned = _learned(engine, source, options, image_limits)
+        stack.callback(learned.wipe)
+        cancel.check()
+        reader = Reader(target, cancel, start=options.start, end=options.end)
+        report("decode", 1, 1)
+        colour = reader.shape.colour
+        pool = FramePool(reader.shape.width, reader.shape.height, _POOL)
+        stack.callback(pool.wipe)
+        detect = _Detector(engine, colour)
+        known = not isinstance(options.faces, str)
+        cast = Cast("known" if known else options.faces, detect)  # type: ignore[arg-type]
+        stack.callback(cast.wipe)
+        report("detect", 0, 1)
+        if known:
+            at = options.start if options.at is None else options.at
+            _introduce(cast, engine, target, at, tuple(options.faces), cancel)
+        else:
+            _look_for_faces(engine, target, options.start, options.start + info.seconds, cancel)
+        report("detect", 1, 1)
+        sound = Sound.of(target, options.start, options.end)
+        if sound is not None:
+            stack.callback(sound.close)
+        writer = Mp4Writer(reader.shape, info.fps, encoder, sound)
+        stack.callback(writer.close)
+
+        def parts() -> Generator[bytes, None, None]:
+            with ExitStack() as stages:
+                frames = Ahead(reader.frames(pool), 2, "decode")
+                stages.callback(frames.close)
+                tracked = Ahead(_tracked(frames, cast, cancel, breathe), 1, "track")
+                stages.callback(tracked.close)
+                painted = Ahead(_painted(tracked, engine, learned, colour, cancel), 2, "paint")
+                stages.callback(painted.close)
+                # The first stage to stop is the first: a stage waits for the one before it, never the other way.
+                stages.callback(frames.close)
+                done = 0
+                for frame in painted:
+                    writer.write(frame)
+                    pool.give(frame)
+                    done += 1
+                    if done % CHUNK == 0:
+                        report("swap", done, max(done, info.frames))
+                    part = writer.take()
+                    if part:
+                        yield part
+                writer.finish()
+                report("swap", done, done)
+                yield writer.take()
+
+        return ClipSwap(stack.pop_all(), info.frames, writer.codecs, parts())
+
+
+def still(data: Buffer, at: float, cancel: CancelToken, quality: int = 90) -> bytearray:
+    """The upright frame that is shown at `at` seconds, as a JPEG. Raises `Unsupported`, `Undecodable`."""
+    frame, colour = _frame_at(data, at, cancel)
+    rgb = small(frame, max(frame.width, frame.height), colour)
+    try:
+        return encode(rgb, "jpeg", quality)
+    finally:
+        rgb.fill(0)
+        frame.data.fill(0)
+
+
+class _Detector:
+    """Faces of a frame; with a passing look at a smaller picture, which costs a quarter."""
+
+    def __init__(self, engine: Engine, colour: Colour) -> None:
+        self._engine, self._colour = engine, colour
+
+    def __call__(self, frame: Frame, close: bool) -> tuple[Face, ...]:
+        rgb = small(frame, max(frame.width, frame.height) if close else _COARSE, self._colour)
+        try:
+            return tuple(_scaled(face, frame) for face in self._engine.detect(rgb))
+        finally:
+            rgb.fill(0)
+
+
+def _scaled(face: Face, frame: Frame) -> Face:
+    """A face of a smaller picture, in the frame's pixels. The centre of the first pixel is (0, 0) in both."""
+    if face.frame == (frame.width, frame.height):
+        return face
+    by = np.array([frame.width / face.frame[0], frame.height / face.frame[1]], np.float32)
+    half = (by - 1) / 2
+    return Face(
+        box=(face.box * np.tile(by, 2) + np.tile(half, 2)).astype(np.float32),
+        points=(face.points * by + half).astype(np.float32),
+        score=face.score,
+        frame=(frame.width, frame.height),
+        embedding=face.embedding,
+        landmarks=None if face.landmarks is None else (face.landmarks * by + half).astype(np.float32),
+    )
+
+
+def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: ImageLimits) -> Source:
+    rgb = decode(source, limits)
+    try:
+        return engine.prepare(rgb, source_face(engine.detect(rgb), options.source_face))
+    finally:
+        rgb.fill(0)
+
+
+def _frame_at(data: Buffer, at: float, cancel: CancelToken) -> tuple[Frame, Colour]:
+    reader = Reader(data, cancel, start=at)
+    pool = FramePool(reader.shape.width, reader.shape.height, 1)
+    frames = reader.frames(pool)
+    try:
+        return next(frames), reader.shape.colour
+    finally:
+        frames.close()
+
+
+def _introduce(cast: Cast, engine: Engine, data: Buffer, at: float, ids: tuple[str, ...], cancel: CancelToken) -> None:
+    frame, colour = _frame_at(data, at, cancel)
+    try:
+        faces = _Detector(engine, colour)(frame, True)
+        if not faces:
+            raise NoFace("target")
+        cast.introduce(frame, faces, match(faces, ids))
+    finally:
+        frame.data.fill(0)
+
+
+def _look_for_faces(engine: Engine, data: Buffer, start: float, end: float, cancel: CancelToken) -> None:
+    """Raises `NoFace` when none of a dozen frames all over the clip shows a face: better now than half way."""
+    for at in np.linspace(start, end, _SCAN, endpoint=False):
+        cancel.check()
+        frame, colour = _frame_at(data, float(at), cancel)
+        try:
+            if _Detector(engine, colour)(frame, True):
+                return
+        finally:
+            frame.data.fill(0)
+    raise NoFace("target")
+
+
+def _tracked(
+    frames: Ahead[Frame], cast: Cast, cancel: CancelToken, breathe: Callable[[], None]
+) -> Generator[tuple[list[Frame], list[tuple[Face, ...]]], None, None]:
+    for chunk, cut in _chunks(frames):
+        cancel.check()
+        breathe()
+        yield chunk, cast.chunk(chunk, cut)
+
+
+def _chunks(frames: Ahead[Frame]) -> Iterator[tuple[list[Frame], bool]]:
+    """Ten frames, or fewer up to a cut; True where a scene begins."""
+    chunk: list[Frame] = []
+    cut, before = True, None
+    for frame in frames:
+        tiny = np.asarray(cv2.resize(frame.y, (64, 36), interpolation=cv2.INTER_AREA), np.uint8)
+        if chunk and before is not None and _differ(before, tiny):
+            yield chunk, cut
+            chunk, cut = [], True
+        elif before is not None and not chunk and _differ(before, tiny):
+            cut = True
+        before = tiny
+        chunk.append(frame)
+        if len(chunk) == CHUNK:
+            yield chunk, cut
+            chunk, cut = [], False
+    if chunk:
+        yield chunk, cut
+
+
+def _differ(a: Plane, b: Plane) -> bool:
+    return float(cv2.absdiff(a, b).mean()) > _CUT
+
+
+def _painted(
+    chunks: Ahead[tuple[list[Frame], list[tuple[Face, ...]]]],
+    engine: Engine,
+    learned: Source,
+    colour: Colour,
+    cancel: CancelToken,
+) -> Generator[Frame, None, None]:
+    for frames, faces in chunks:
+        for frame, chosen in zip(frames, faces, strict=True):
+            cancel.check()
+            for face in chosen:
+                _paint(frame, face, engine, learned, colour)
+            yield frame
+
+
+def _paint(frame: Frame, face: Face, engine: Engine, learned: Source, colour: Colour) -> None:
+    reach = engine.reach * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1])) + 4
+    low, high = np.floor(face.box[:2] - reach), np.ceil(face.box[2:] + reach)
+    roi = even(Roi(int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1), frame.width, frame.height)
+    if roi.empty:
+        return
+    before = crop(frame, roi, colour)
+    after = before.copy()
+    corner = np.array([roi.x0, roi.y0], np.float32)
+    here = Face(
+        box=face.box - np.tile(corner, 2),
+        points=face.points - corner,
+        score=face.score,
+        frame=(roi.width, roi.height),
+        embedding=face.embedding,
+        landmarks=None if face.landmarks is None else face.landmarks - corner,
+    )
+    try:
+        touched = engine.swap(after, here, learned)
+        if not touched.empty:
+            paint(frame, roi, before, after, colour)
+    finally:
+        before.fill(0)
+        after.fill(0)
