@@ -18,10 +18,10 @@ import numpy as np
 from nanoswap.pipelines.ahead import Ahead
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.cast import Cast
-from nanoswap.pipelines.clip import ClipLimits, probe_clip
+from nanoswap.pipelines.clip import ClipInfo, ClipLimits, probe_clip
 from nanoswap.pipelines.container import Buffer
 from nanoswap.pipelines.engine import Engine, Source
-from nanoswap.pipelines.errors import NoFace, TooLarge
+from nanoswap.pipelines.errors import NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
 from nanoswap.pipelines.image import ImageLimits, decode, encode, probe
@@ -84,23 +84,22 @@ def open_swap(
     image_limits: ImageLimits,
     encoder: Encoder,
     *,
-    declared: int | None = None,
+    admit: Callable[[ClipInfo], None] = lambda _: None,
     cancel: CancelToken,
     report: Report,
-    breathe: Callable[[], None] = lambda: None,
+    breathe: Callable[[], object] = lambda: None,
 ) -> ClipSwap:
     """Judge both files, learn the source, find who is to be swapped, and set up the stages.
 
-    declared  frames that were promised at admission; more is `TooLarge`, before any frame is decoded.
-    breathe   called between chunks; may block a little.
+    admit    is shown what the container says before any frame is decoded, and may refuse by raising.
+    breathe  called between chunks; may block a little.
     Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
     """
     with ExitStack() as stack:
         report("decode", 0, 1)
         probe(source, image_limits)
         info = probe_clip(target, limits, start=options.start, end=options.end)
-        if declared is not None and info.frames > declared:
-            raise TooLarge("The clip has more frames than were declared.")
+        admit(info)
         cancel.check()
         learned = _learned(engine, source, options, image_limits)
         stack.callback(learned.wipe)
@@ -238,7 +237,7 @@ def _look_for_faces(engine: Engine, data: Buffer, start: float, end: float, canc
 
 
 def _tracked(
-    frames: Ahead[Frame], cast: Cast, cancel: CancelToken, breathe: Callable[[], None]
+    frames: Ahead[Frame], cast: Cast, cancel: CancelToken, breathe: Callable[[], object]
 ) -> Generator[tuple[list[Frame], list[tuple[Face, ...]]], None, None]:
     for chunk, cut in _chunks(frames):
         cancel.check()

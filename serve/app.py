@@ -1,4 +1,4 @@
-"""The Ray Serve applications: one for the gateway, one for the image replicas. Video takes its place beside them.
+"""The Ray Serve applications: one for the gateway, one for the image replicas, one for the video replicas.
 
 Each deployment builds its own settings, room and sessions from the environment of its process, so Ray's control store,
 which keeps deployment arguments in clear, never sees a secret. No media is ever an argument of a Ray call: each
@@ -12,6 +12,7 @@ from ray import serve
 
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mesh import MeshEngine
+from nanoswap.pipelines.mp4 import Encoder, choose_encoder
 from nanoswap.queue.account import Accounts
 from nanoswap.queue.redis_room import RedisRoom
 from nanoswap.queue.room import Policy
@@ -20,9 +21,11 @@ from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.loopback import keep_internal_ports_on_loopback
 from nanoswap.serve.settings import Settings
+from nanoswap.serve.video_swap import create_video_swap
 
-#: Longest an image swap may still run while its replica drains.
+#: Longest a swap may still run while its replica drains.
 DRAIN_SECONDS = 60.0
+DRAIN_VIDEO_SECONDS = 300.0
 
 
 def _sessions(settings: Settings) -> Sessions:
@@ -72,6 +75,23 @@ class ImageSwap:
         return create_image_swap(settings, room, _sessions(settings), self._engine)
 
 
+@serve.deployment
+@serve.ingress()
+class VideoSwap:
+    """The process that owns the GPU and the clips."""
+
+    def __init__(self) -> None:
+        self._settings = Settings.from_environment(os.environ)
+        keep_internal_ports_on_loopback(self._settings.host)
+        self._engine = load_engine(self._settings.engine)
+        self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        settings = self._settings
+        room = RedisRoom(settings.redis_url, Policy())
+        return create_video_swap(settings, room, _sessions(settings), self._engine, self._encoder)
+
+
 def _deployment(decorated: object) -> serve.Deployment:
     """Ray's decorator makes a Deployment of a class, which its type stubs don't say."""
     assert isinstance(decorated, serve.Deployment)
@@ -80,17 +100,7 @@ def _deployment(decorated: object) -> serve.Deployment:
 
 def applications(settings: Settings) -> dict[str, tuple[str, serve.Application]]:
     """Name -> (route prefix, bound application), in the order in which they start."""
-    image = (
-        _deployment(ImageSwap)
-        .options(
-            num_replicas=settings.image_replicas,
-            max_ongoing_requests=64,
-            graceful_shutdown_timeout_s=DRAIN_SECONDS,
-            ray_actor_options={"num_cpus": 0.1, "num_gpus": settings.image_gpus},
-            health_check_period_s=5.0,
-        )
-        .bind()
-    )
+    image = _swapper(ImageSwap, settings.image_replicas, settings.image_gpus, DRAIN_SECONDS)
     gateway = (
         _deployment(Gateway)
         .options(
@@ -102,4 +112,22 @@ def applications(settings: Settings) -> dict[str, tuple[str, serve.Application]]
         )
         .bind()
     )
-    return {"image": ("/image", image), "gateway": ("/", gateway)}
+    chosen = {"image": ("/image", image)}
+    if settings.video_replicas:
+        video = _swapper(VideoSwap, settings.video_replicas, settings.video_gpus, DRAIN_VIDEO_SECONDS)
+        chosen["video"] = ("/video", video)
+    return chosen | {"gateway": ("/", gateway)}
+
+
+def _swapper(decorated: object, replicas: int, gpus: float, drain_seconds: float) -> serve.Application:
+    return (
+        _deployment(decorated)
+        .options(
+            num_replicas=replicas,
+            max_ongoing_requests=64,
+            graceful_shutdown_timeout_s=drain_seconds,
+            ray_actor_options={"num_cpus": 0.1, "num_gpus": gpus},
+            health_check_period_s=5.0,
+        )
+        .bind()
+    )

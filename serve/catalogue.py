@@ -1,16 +1,16 @@
 """What this service offers, as it tells anybody who asks: engine, limits, consent statement, sign-in address."""
 
 from nanoswap import __version__
-from nanoswap.pipelines.image import FORMATS
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
+from nanoswap.serve.limits import published
 from nanoswap.serve.settings import Settings
-from nanoswap.serve.wire import AuthOut, ConfigOut, ConsentOut, Demo, EngineOut, ImageLimitsOut, Limits
+from nanoswap.serve.wire import AuthOut, ConfigOut, ConsentOut, Demo, EngineOut
 
 #: Agreed to with every ticket; its id is stored with the ticket, and changes when the words do.
 CONSENT = ConsentOut(
-    id="likeness-1",
+    id="likeness-2",
     text=(
-        "Everyone who can be recognised in these pictures is an adult and has agreed to this swap, "
+        "Everyone who can be recognised in these pictures and clips is an adult and has agreed to this swap, "
         "and I will say that the result is AI-generated wherever I show it."
     ),
 )
@@ -31,13 +31,6 @@ def configuration(settings: Settings) -> ConfigOut:
             development=settings.development,
             demo=Demo(email=DEMO_EMAIL, password=DEMO_PASSWORD) if settings.development else None,
         ),
-        limits=Limits(
-            image=ImageLimitsOut(
-                max_bytes=settings.max_image_bytes,
-                max_pixels=settings.max_image_pixels,
-                max_side=settings.max_image_side,
-                formats=list(FORMATS),
-            )
-        ),
+        limits=published(settings),
         consent=CONSENT,
     )

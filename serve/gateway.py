@@ -26,6 +26,7 @@ from nanoswap.serve.board import Board, fingerprint
 from nanoswap.serve.catalogue import CONSENT, configuration
 from nanoswap.serve.estimate import estimate_seconds
 from nanoswap.serve.events import event_stream
+from nanoswap.serve.limits import check_declared, open_kinds, published
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.wire import ConfigOut, LineOut, QueueOut, QuotaOut, TicketOut, TicketRequest
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 #: Longest that ``Prefer: wait=N`` holds a request open; below every proxy's read time-out.
 MAX_WAIT_SECONDS = 25
-#: The lines that are open.
-KINDS = (Kind.IMAGE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,8 @@ class Desk:
 
 def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) -> FastAPI:
     """The gateway as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
-    desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, KINDS))
+    kinds = open_kinds(settings)
+    desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, kinds))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -94,7 +94,9 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
     async def queue(response: Response) -> QueueOut:
         """How long it takes right now. Public, before anybody signs in."""
         response.headers["Cache-Control"] = "public, max-age=2"
-        return QueueOut(image=LineOut.of(await desk.board.line(Kind.IMAGE)))
+        video = LineOut.of(await desk.board.line(Kind.VIDEO)) if Kind.VIDEO in kinds else None
+        image = LineOut.of(await desk.board.line(Kind.IMAGE))
+        return QueueOut(image=image, video=video, limits=published(settings))
 
     @app.get("/v1/quota", tags=["account"])
     async def quota(who: Signed, response: Response) -> QuotaOut:
@@ -115,7 +117,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         if body.consent != CONSENT.id:
             raise Problem("consent_missing", "Agree to the statement that /v1/config shows.", part="consent")
         kind = Kind(body.kind)
-        if kind not in KINDS:
+        if kind not in kinds:
             raise Problem("unknown_kind", part="kind")
         check_declared(body, settings)
         declaration = Declaration(
@@ -171,7 +173,8 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
     async def cancel(ticket_id: str, who: Signed) -> Response:
         """Leave the line, or stop the swap. Always succeeds for one's own ticket."""
         await room.cancel(ticket_id, who.account)
-        await desk.board.nudge(Kind.IMAGE)
+        for kind in kinds:
+            await desk.board.nudge(kind)
         return Response(status_code=204, headers=NO_STORE)
 
     @app.get("/healthz", tags=["operators"])
@@ -181,11 +184,11 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
 
     @app.get("/readyz", tags=["operators"])
     async def readyz() -> dict[str, int | str]:
-        """The store answers and at least one GPU process is there to swap."""
-        line = await room.line(Kind.IMAGE)
-        if not line.workers:
+        """The store answers and at least one GPU process is there for each kind of swap."""
+        lines = [await room.line(kind) for kind in kinds]
+        if not all(line.workers for line in lines):
             raise Problem("draining", "No GPU process is ready.", retry_after=5)
-        return {"status": "ready", "slots": line.slots, "streams": desk.board.streams}
+        return {"status": "ready", "slots": sum(line.slots for line in lines), "streams": desk.board.streams}
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
@@ -194,18 +197,6 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
 
     site.install(app)
     return app
-
-
-def check_declared(body: TicketRequest, settings: Settings) -> None:
-    """Refuse before waiting what would be refused after it. Raises Problem ``too_large``."""
-    if body.bytes > 2 * settings.max_image_bytes:
-        raise Problem("too_large", f"A picture may have at most {settings.max_image_bytes} bytes.", part="bytes")
-    if body.width * body.height > settings.max_image_pixels:
-        raise Problem("too_large", f"A picture may have at most {settings.max_image_pixels} pixels.", part="width")
-    if max(body.width, body.height) > settings.max_image_side:
-        raise Problem("too_large", f"A side may have at most {settings.max_image_side} pixels.", part="width")
-    if body.frames != 1:
-        raise Problem("bad_request", "A picture has one frame.", part="frames")
 
 
 def wait_seconds(prefer: str) -> float:

@@ -14,19 +14,20 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from nanoswap.pipelines.engine import Engine
-from nanoswap.pipelines.errors import Cancelled
-from nanoswap.pipelines.image import ImageLimits
 from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind
 from nanoswap.serve.application import application, signed_in
-from nanoswap.serve.delivery import Delivery, hearing_the_person_leave
+from nanoswap.serve.delivery import Delivery
+from nanoswap.serve.limits import image_limits
 from nanoswap.serve.options import OPTION_FIELDS, swap_options
+from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.reception import received
 from nanoswap.serve.replica import enlisted, new_worker_name
 from nanoswap.serve.settings import Settings
-from nanoswap.serve.turn import Turn, turn
+from nanoswap.serve.shared_gpu import SharedGpu
 from nanoswap.serve.upload import check_head, read_upload, wipe
 from nanoswap.serve.wire import FaceOut, FacesOut
 
@@ -36,13 +37,10 @@ MAX_FACE_REQUESTS = 4
 
 def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions, engine: Engine) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
-    limits = ImageLimits(
-        max_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_image_pixels,
-        max_side=settings.max_image_side,
-    )
+    limits = image_limits(settings)
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)
+    shared = SharedGpu(settings.gpu_lock)
     looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
 
     @asynccontextmanager
@@ -64,8 +62,7 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
             check_head(request)
             with await read_upload(
                 request,
-                names=frozenset({"target"}),
-                max_file_bytes=settings.max_image_bytes,
+                files={"target": settings.max_image_bytes},
                 declared_bytes=settings.max_image_bytes,
                 seconds=settings.upload_seconds,
             ) as upload:
@@ -80,54 +77,42 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
         grant: Annotated[str, Header(description="The ticket's one-time grant.")],
     ) -> Response:
         """Redeem the grant, upload both pictures, and get the swapped one back in this very response."""
-        check_head(request)
-        ticket = await room.redeem(ticket_id, who.account, grant, worker)
         async with AsyncExitStack() as stack:
-            mine = await stack.enter_async_context(turn(room, ticket, worker))
-            upload = stack.enter_context(
-                await read_upload(
+            got = await stack.enter_async_context(
+                received(
                     request,
-                    names=frozenset({"source", "target", *OPTION_FIELDS}),
-                    max_file_bytes=settings.max_image_bytes,
-                    declared_bytes=ticket.bytes,
+                    room,
+                    worker,
+                    ticket_id=ticket_id,
+                    account=who.account,
+                    grant=grant,
+                    files=dict.fromkeys(("source", "target"), settings.max_image_bytes),
+                    fields=OPTION_FIELDS,
                     seconds=settings.upload_seconds,
                 )
             )
-            left = await stack.enter_async_context(hearing_the_person_leave(request.receive, mine))
-            options = swap_options(upload.fields)
-            source, target = upload.file("source"), upload.file("target")
+            mine = got.turn
+            options = swap_options(got.upload.fields)
+            source, target = got.upload.file("source"), got.upload.file("target")
 
             def work() -> Swapped:
                 started = time.perf_counter()
                 try:
-                    return swap_image(engine, source, target, options, limits, cancel=mine.cancel, report=mine.report)
+                    with shared.picture():
+                        return swap_image(
+                            engine, source, target, options, limits, cancel=mine.cancel, report=mine.report
+                        )
                 finally:
                     mine.used = time.perf_counter() - started
 
-            swapped = await _in_thread(gpu, work, mine, left)
-            upload.wipe()
+            async with gpu:
+                mine.cancel.check()
+                swapped = await in_thread(work, mine, got.left, lambda made: wipe(made.data))
+            got.upload.wipe()
             # From here the response owns the turn: it ends when the last byte has left.
-            return Delivery(swapped, mine, left, stack.pop_all())
+            return Delivery(swapped, mine, got.left, stack.pop_all())
 
     return app
-
-
-async def _in_thread(gpu: asyncio.Semaphore, work, mine: Turn, left: asyncio.Event) -> Swapped:  # type: ignore[no-untyped-def]
-    """Run the pixel work in a thread and come back only when it has ended, so that its buffers can be wiped."""
-    async with gpu:
-        mine.cancel.check()
-        task = asyncio.create_task(asyncio.to_thread(work))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            mine.cancel.cancel()
-            result = (await asyncio.gather(task, return_exceptions=True))[0]
-            if isinstance(result, Swapped):
-                wipe(result.data)
-            raise
-        except Cancelled:
-            # Told apart for the room: a broken connection gives the place back, a cancellation doesn't.
-            raise Problem("incomplete" if left.is_set() else "canceled") from None
 
 
 def _faces(found: Found) -> FacesOut:

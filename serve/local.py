@@ -66,6 +66,8 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         if "SUPABASE_URL" not in environment and "NANOSWAP_AUTH_URL" not in environment:
             origin = f"http://127.0.0.1:{environment['NANOSWAP_PORT']}"
             environment["NANOSWAP_AUTH_URL"] = stack.enter_context(issuer_process([origin]))
+        # One machine: pictures and clips share its processor, or its one GPU.
+        environment.setdefault("NANOSWAP_GPU_LOCK", str(folder / "gpu"))
         settings = Settings.from_environment(environment)
         environment.update(ray_environment(folder))
         stack.callback(_restore, environment, before)
@@ -88,6 +90,8 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        # An old edge process lives until the longest result has been taken.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1000",
         "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections()),
         # Only on the main loop is a slow reader's back-pressure real.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

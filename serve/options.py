@@ -1,21 +1,22 @@
 """The options of a swap as they come with the upload: form fields, checked one by one."""
 
+import math
 from collections.abc import Mapping
 from typing import cast, get_args
 
 from nanoswap.pipelines.image import OutputFormat
-from nanoswap.pipelines.swap import SwapOptions
+from nanoswap.pipelines.swap import Choice, SwapOptions
+from nanoswap.pipelines.swap_clip import ClipOptions
 from nanoswap.serve.problems import Problem
 
 OPTION_FIELDS = ("faces", "source_face", "format", "quality")
+#: A time in a clip beyond a day is a mistake.
+MAX_SECONDS = 86_400.0
+CLIP_FIELDS = ("faces", "source_face", "at", "start", "end")
 
 
 def swap_options(fields: Mapping[str, str]) -> SwapOptions:
-    """Read the options. Raises Problem ``bad_request`` naming the field and what it takes."""
-    chosen = fields.get("faces", "all").strip()
-    faces = tuple(name.strip() for name in chosen.split(",") if name.strip())
-    if not faces:
-        raise Problem("bad_request", "'faces' is all, largest, or face ids with commas between.", part="faces")
+    """Read the options of a picture. Raises Problem ``bad_request`` naming the field and what it takes."""
     form = fields.get("format", "same")
     if form != "same" and form not in get_args(OutputFormat):
         names = ", ".join(get_args(OutputFormat))
@@ -24,8 +25,47 @@ def swap_options(fields: Mapping[str, str]) -> SwapOptions:
     if not quality.isdecimal() or not 1 <= int(quality) <= 100:
         raise Problem("bad_request", "'quality' is a whole number from 1 to 100.", part="quality")
     return SwapOptions(
-        faces=chosen if chosen in ("all", "largest") else faces,  # type: ignore[arg-type]
+        faces=_faces(fields),
         source_face=fields.get("source_face") or None,
         format=cast("OutputFormat", form),
         quality=int(quality),
     )
+
+
+def clip_options(fields: Mapping[str, str]) -> ClipOptions:
+    """Read the options of a clip. Raises Problem ``bad_request`` naming the field and what it takes."""
+    start, end, at = (_seconds(fields, name) for name in ("start", "end", "at"))
+    if end is not None and end <= (start or 0.0):
+        raise Problem("bad_request", "'end' is later than 'start'.", part="end")
+    return ClipOptions(
+        faces=_faces(fields),
+        at=at,
+        source_face=fields.get("source_face") or None,
+        start=start or 0.0,
+        end=end,
+    )
+
+
+def _faces(fields: Mapping[str, str]) -> Choice:
+    chosen = fields.get("faces", "all").strip()
+    if chosen == "all":
+        return "all"
+    if chosen == "largest":
+        return "largest"
+    faces = tuple(name.strip() for name in chosen.split(",") if name.strip())
+    if not faces:
+        raise Problem("bad_request", "'faces' is all, largest, or face ids with commas between.", part="faces")
+    return faces
+
+
+def _seconds(fields: Mapping[str, str], name: str) -> float | None:
+    text = fields.get(name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= MAX_SECONDS:
+        raise Problem("bad_request", f"'{name}' is a time in seconds, 0 or later.", part=name)
+    return value

@@ -1,4 +1,4 @@
-"""The OpenAPI document: both applications under one roof, written to ``openapi.json`` and compared by a test.
+"""The OpenAPI document: the three applications under one roof, written to ``openapi.json`` and compared by a test.
 
 ``python -m nanoswap.serve.schema > serve/openapi.json`` writes it anew. It is committed because it is a contract: a
 change of the API shows as a diff that somebody has to agree to.
@@ -8,6 +8,7 @@ import json
 from typing import Any, cast
 
 from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
 from nanoswap.queue.session import Sessions
@@ -15,11 +16,12 @@ from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.problems import CODES, MEDIA_TYPE
 from nanoswap.serve.settings import Settings
+from nanoswap.serve.video_swap import create_video_swap
 from nanoswap.serve.wire import ProblemOut
 
 _DESCRIPTION = (
-    "Take a ticket, wait for its grant, upload both pictures, get the result in the same response. "
-    "Pictures live in volatile memory from the first byte of that request to the last byte of its response."
+    "Take a ticket, wait for its grant, upload the portrait and the picture or clip, get the result in the same "
+    "response. Both live in volatile memory from the first byte of that request to the last byte of its response."
 )
 _PUBLIC = {"public", "operators"}
 _UPLOADS = {
@@ -32,6 +34,25 @@ _UPLOADS = {
         "format": "same (default), jpeg, png, webp or avif.",
         "quality": "1 to 100, default 92.",
     },
+    "/video/v1/tickets/{ticket_id}/swap": {
+        "source": "The picture with the face to use.",
+        "target": "The clip whose faces change.",
+        "faces": "all (default), largest, or ids of faces of the frame at 'at', with commas between.",
+        "at": "Seconds of the clip's own time of the frame that the ids are from; default 'start'.",
+        "source_face": "Face id, needed when the source shows several.",
+        "start": "Seconds of the clip's own time at which the result begins, default 0.",
+        "end": "Seconds of the clip's own time before which it ends; default its end.",
+    },
+}
+
+
+_RESULTS = {
+    "/image": ("image/*", "The swapped picture."),
+    "/video": (
+        "video/mp4",
+        "The swapped clip, fragmented MP4, sent while it is made. A response that is cut has failed; length and "
+        "SHA-256 of a whole one are in the ticket's result.",
+    ),
 }
 
 
@@ -44,9 +65,15 @@ def document() -> dict[str, Any]:
     room = MemoryRoom(Policy())
     sessions = cast("Sessions", None)
     gateway = create_gateway(settings, room, sessions).openapi()
-    image = create_image_swap(settings, room, sessions, cast("Engine", None)).openapi()
-    paths = gateway["paths"] | {f"/image{path}": item for path, item in image["paths"].items()}
-    schemas = gateway["components"]["schemas"] | image["components"]["schemas"]
+    engine = cast("Engine", None)
+    replicas = {
+        "image": create_image_swap(settings, room, sessions, engine).openapi(),
+        "video": create_video_swap(settings, room, sessions, engine, Encoder()).openapi(),
+    }
+    paths, schemas = dict(gateway["paths"]), dict(gateway["components"]["schemas"])
+    for name, replica in replicas.items():
+        paths |= {f"/{name}{path}": item for path, item in replica["paths"].items()}
+        schemas |= replica["components"]["schemas"]
     problem = ProblemOut.model_json_schema()
     problem["properties"]["code"]["enum"] = list(CODES)
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -89,10 +116,11 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
         }
         schema = {"type": "object", "properties": fields, "required": sorted(files & set(parts))}
         operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
-    if path.endswith("/swap"):
+    if result := _RESULTS.get(path.partition("/v1/")[0]) if path.endswith("/swap") else None:
+        media, text = result
         operation["responses"]["200"] = {
-            "description": "The swapped picture.",
-            "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+            "description": text,
+            "content": {media: {"schema": {"type": "string", "format": "binary"}}},
         }
 
 

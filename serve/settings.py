@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
 
 class SettingsError(ValueError):
     """A setting is missing or has a value that the service can't run with."""
@@ -36,11 +38,30 @@ class Settings:
     image_replicas: int = 1
     gateway_replicas: int = 1
     image_gpus: float = 0.0
+    #: 0 closes the video line.
+    video_replicas: int = 1
+    #: Turns that one video replica holds at once; more than ``video_jobs`` lets uploads overlap with work.
+    video_slots: int = 2
+    #: Clips that one video replica works on at once.
+    video_jobs: int = 1
+    video_gpus: float = 0.0
+    #: x264's preset where the machine has no encoder of its own: from ultrafast to veryslow.
+    video_preset: str = "veryfast"
+    #: A file that replicas of one GPU lock, so that clips let pictures by; None: nothing is shared.
+    gpu_lock: str | None = None
     max_image_bytes: int = 30 * 2**20
     max_image_pixels: int = 40_000_000
     max_image_side: int = 12_000
+    max_video_bytes: int = 90 * 2**20
+    max_video_pixels: int = 1920 * 1088
+    max_video_seconds: float = 60.0
+    max_video_frames: int = 3600
+    max_video_fps: float = 120.0
     #: Seconds within which the parts of a body must have arrived.
     upload_seconds: float = 30.0
+    upload_video_seconds: float = 120.0
+    #: Seconds within which a result of a clip must have been taken, slow connections included.
+    deliver_seconds: float = 900.0
 
     @property
     def auth_origin(self) -> str:
@@ -83,9 +104,22 @@ class Settings:
             image_replicas=_integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
             gateway_replicas=_integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),
             image_gpus=_number(environment, "NANOSWAP_IMAGE_GPUS", 0.0, 0.0, 8.0),
+            video_replicas=_integer(environment, "NANOSWAP_VIDEO_REPLICAS", 1, 0, 1024),
+            video_slots=_integer(environment, "NANOSWAP_VIDEO_SLOTS", 2, 1, 64),
+            video_jobs=_integer(environment, "NANOSWAP_VIDEO_JOBS", 1, 1, 64),
+            video_gpus=_number(environment, "NANOSWAP_VIDEO_GPUS", 0.0, 0.0, 8.0),
+            video_preset=_one_of(environment, "NANOSWAP_VIDEO_PRESET", "veryfast", PRESETS),
+            gpu_lock=environment.get("NANOSWAP_GPU_LOCK") or None,
             max_image_bytes=_integer(environment, "NANOSWAP_MAX_IMAGE_BYTES", 30 * 2**20, 2**10, 90 * 2**20),
             max_image_pixels=_integer(environment, "NANOSWAP_MAX_IMAGE_PIXELS", 40_000_000, 4096, 178_000_000),
             max_image_side=_integer(environment, "NANOSWAP_MAX_IMAGE_SIDE", 12_000, 64, 30_000),
+            max_video_bytes=_integer(environment, "NANOSWAP_MAX_VIDEO_BYTES", 90 * 2**20, 2**10, 2**31),
+            max_video_pixels=_integer(environment, "NANOSWAP_MAX_VIDEO_PIXELS", 1920 * 1088, 4096, 8192 * 4352),
+            max_video_seconds=_number(environment, "NANOSWAP_MAX_VIDEO_SECONDS", 60.0, 1.0, 7200.0),
+            max_video_frames=_integer(environment, "NANOSWAP_MAX_VIDEO_FRAMES", 3600, 1, 1_000_000),
+            max_video_fps=_number(environment, "NANOSWAP_MAX_VIDEO_FPS", 120.0, 1.0, 480.0),
+            upload_video_seconds=_number(environment, "NANOSWAP_UPLOAD_VIDEO_SECONDS", 120.0, 1.0, 3600.0),
+            deliver_seconds=_number(environment, "NANOSWAP_DELIVER_SECONDS", 900.0, 10.0, 14400.0),
             upload_seconds=_number(environment, "NANOSWAP_UPLOAD_SECONDS", 30.0, 1.0, 300.0),
         )
 
@@ -113,3 +147,10 @@ def _integer(environment: Mapping[str, str], name: str, default: int, low: int, 
     if value != int(value):
         raise SettingsError(f"{name} must be a whole number from {low} to {high}")
     return int(value)
+
+
+def _one_of(environment: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
+    value = environment.get(name, default)
+    if value not in allowed:
+        raise SettingsError(f"{name} must be one of {', '.join(allowed)}")
+    return value

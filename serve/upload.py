@@ -6,7 +6,7 @@ sized by the part as it arrives. Limits hold while reading: a body is refused at
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -66,10 +66,10 @@ def wipe(data: bytearray) -> None:
 class _Parts:
     """The parser's callbacks: collects the part at hand and files it when it ends."""
 
-    def __init__(self, upload: Upload, names: frozenset[str], max_file_bytes: int) -> None:
+    def __init__(self, upload: Upload, files: Mapping[str, int], fields: Collection[str]) -> None:
         self._upload = upload
-        self._names = names
-        self._max = max_file_bytes
+        self._files = files
+        self._fields = fields
         self._header = self._value = b""
         self._disposition: bytes = b""
         self._name = ""
@@ -112,19 +112,19 @@ class _Parts:
     def _open(self) -> None:
         kind, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("ascii", "replace")
-        if kind != b"form-data" or name not in self._names:
+        if kind != b"form-data" or (name not in self._files and name not in self._fields):
             raise Problem("bad_request", "The body has a part that this address doesn't take.")
         if name in self._upload.files or name in self._upload.fields:
             raise Problem("bad_request", "The body has the same part twice.", part=name)
         self._name = name
         # The file name itself is never kept: nothing needs it and it can identify a person.
-        self._is_file = b"filename" in options
+        self._is_file = name in self._files
         self._data = bytearray()
         if self._is_file:
             self._upload.files[name] = self._data
 
     def _extend(self, data: bytes, start: int, end: int) -> None:
-        limit = self._max if self._is_file else MAX_FIELD_BYTES
+        limit = self._files[self._name] if self._is_file else MAX_FIELD_BYTES
         if len(self._data) + end - start > limit:
             raise Problem("too_large" if self._is_file else "bad_request", f"At most {limit} bytes.", part=self._name)
         self._data += memoryview(data)[start:end]
@@ -149,26 +149,36 @@ def check_head(request: Request) -> None:
 
 
 async def read_upload(
-    request: Request, *, names: frozenset[str], max_file_bytes: int, declared_bytes: int, seconds: float
+    request: Request,
+    *,
+    files: Mapping[str, int],
+    fields: Collection[str] = (),
+    declared_bytes: int,
+    seconds: float,
+    arrived: Callable[[int, int], None] = lambda _, __: None,
 ) -> Upload:
     """Read a multipart body into memory.
 
-    ``names``: the parts that the address takes. ``max_file_bytes``: limit of one file. ``declared_bytes``: sum of the
-    files as the ticket said. ``seconds``: time for the whole body.
+    ``files``: the file parts that the address takes, each with its limit in bytes. ``fields``: the other parts.
+    ``declared_bytes``: sum of the files as the ticket said. ``seconds``: time for the whole body. ``arrived`` is told
+    how many bytes of how many have come.
 
     Call ``check_head`` first. Raises Problem: ``larger_than_declared``, ``too_large``, ``too_slow``, ``incomplete``,
     ``bad_request``. Nothing of the body outlives a raised error.
     """
     boundary = _boundary(request.headers)
-    if int(request.headers["content-length"]) > declared_bytes + ENVELOPE_BYTES:
+    total, received = int(request.headers["content-length"]), 0
+    if total > declared_bytes + ENVELOPE_BYTES:
         raise Problem("larger_than_declared", f"{declared_bytes} bytes were declared.")
     upload = Upload()
-    parts = _Parts(upload, names, max_file_bytes)
+    parts = _Parts(upload, files, fields)
     try:
         parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]
         async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 parser.write(chunk)
+                received += len(chunk)
+                arrived(received, total)
         if not parts.finished:
             raise Problem("incomplete")
         if sum(map(len, upload.files.values())) > declared_bytes:

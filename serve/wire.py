@@ -165,12 +165,6 @@ class LineOut(Wire):
         )
 
 
-class QueueOut(Wire):
-    image: LineOut
-    video: LineOut | None = None
-    promise_seconds: int = 120
-
-
 class QuotaOut(Wire):
     available_seconds: float
     horizon_seconds: float
@@ -226,8 +220,26 @@ class ImageLimitsOut(Wire):
     formats: list[str]
 
 
+class VideoLimitsOut(Wire):
+    max_bytes: int
+    max_pixels: int = Field(description="Of one frame.")
+    max_frames: int
+    max_seconds: float
+    max_fps: float
+    codecs: list[str]
+    containers: list[str]
+
+
 class Limits(Wire):
     image: ImageLimitsOut
+    video: VideoLimitsOut | None = Field(default=None, description="null when clips are not offered.")
+
+
+class QueueOut(Wire):
+    image: LineOut
+    video: LineOut | None = Field(default=None, description="null when clips are not offered.")
+    limits: Limits
+    promise_seconds: int = 120
 
 
 class ConsentOut(Wire):

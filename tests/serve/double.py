@@ -20,7 +20,7 @@ from nanoswap.serve.local import free_port
 
 RESULT = b"\xff\xd8 a swapped picture"
 CONFIG = {
-    "consent": {"id": "likeness-1", "text": "Agreed."},
+    "consent": {"id": "likeness-2", "text": "Agreed."},
     "limits": {"image": {"max_bytes": 10**7, "max_pixels": 10**7, "max_side": 10**4}},
     "links": {"tickets": "/v1/tickets", "faces": "/image/v1/faces"},
 }

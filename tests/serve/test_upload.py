@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from nanoswap.serve import problems
 from nanoswap.serve.upload import MAX_PARTS, Upload, check_head, read_upload, wipe
 
-NAMES = frozenset({"source", "target", "faces"})
+FILES = {"source": 600, "target": 600}
 
 
 def application(seen: list[Upload], *, declared: int = 1000, seconds: float = 5.0) -> FastAPI:
@@ -22,7 +22,7 @@ def application(seen: list[Upload], *, declared: int = 1000, seconds: float = 5.
     @app.post("/")
     async def receive(request: Request) -> dict[str, object]:
         check_head(request)
-        upload = await read_upload(request, names=NAMES, max_file_bytes=600, declared_bytes=declared, seconds=seconds)
+        upload = await read_upload(request, files=FILES, fields=("faces",), declared_bytes=declared, seconds=seconds)
         seen.append(upload)
         sizes = {name: len(data) for name, data in upload.files.items()}
         return {"files": sizes, "fields": dict(upload.fields)}

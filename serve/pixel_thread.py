@@ -1,0 +1,34 @@
+"""Pixel work in a thread, on the event loop's terms: started, awaited, and never left behind.
+
+OpenCV, the codecs and the GPU can't be interrupted, so whoever stops waiting raises the turn's cancel token and then
+waits for the thread all the same: only when it has ended may its buffers be wiped.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from nanoswap.pipelines.errors import Cancelled
+from nanoswap.serve.problems import Problem
+from nanoswap.serve.turn import Turn
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T], mine: Turn, left: asyncio.Event, discard: Callable[[T], None]) -> T:
+    """What ``work`` returns. When the caller is cancelled meanwhile, ``discard`` gets it instead.
+
+    Raises what ``work`` raises; for ``Cancelled`` Problem ``incomplete`` or ``canceled``.
+    """
+    task = asyncio.create_task(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        mine.cancel.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is None:
+            discard(task.result())
+        raise
+    except Cancelled:
+        # Told apart for the room: a broken connection gives the place back, a cancellation doesn't.
+        raise Problem("incomplete" if left.is_set() else "canceled") from None

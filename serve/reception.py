@@ -1,0 +1,58 @@
+"""From a grant to two files in memory: what every swap begins with, whatever it swaps.
+
+The grant is burnt first, so that nobody without a turn can make this process read a body; from then on the turn is
+held until the block ends, and the room hears how it ended.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from nanoswap.queue.room import WaitingRoom
+from nanoswap.serve.delivery import hearing_the_person_leave
+from nanoswap.serve.turn import Turn, turn
+from nanoswap.serve.upload import Upload, check_head, read_upload
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A turn that has begun, and what came with it. ``left`` is set when the person's connection is gone."""
+
+    turn: Turn
+    upload: Upload
+    left: asyncio.Event
+
+
+@asynccontextmanager
+async def received(
+    request: Request,
+    room: WaitingRoom,
+    worker: str,
+    *,
+    ticket_id: str,
+    account: str,
+    grant: str,
+    files: Mapping[str, int],
+    fields: Collection[str],
+    seconds: float,
+) -> AsyncIterator[Received]:
+    """Redeem the grant and read the body; see ``read_upload`` for the rest. Everything is wiped behind the block.
+
+    Raises RoomError for a grant that is not good, Problem for a body that is not.
+    """
+    check_head(request)
+    ticket = await room.redeem(ticket_id, account, grant, worker)
+    async with turn(room, ticket, worker) as mine:
+        with await read_upload(
+            request,
+            files=files,
+            fields=fields,
+            declared_bytes=ticket.bytes,
+            seconds=seconds,
+            arrived=lambda done, total: mine.report("upload", done, total),
+        ) as upload:
+            async with hearing_the_person_leave(request.receive, mine) as left:
+                yield Received(mine, upload, left)

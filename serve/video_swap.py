@@ -1,0 +1,111 @@
+"""The video replica: the one process that holds a clip, from the first byte of the upload to the last of the result.
+
+As with pictures, its HTTP server is the replica's own, so an upload goes from the edge straight into this process and
+the result goes straight out. Everything that can be told from the files (their kind, their size, whether they are what
+was declared, whether there is a face) is answered as a problem before the response begins; from then on it is a stream.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Header, Request, Response
+
+from nanoswap.pipelines.clip import ClipInfo
+from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.mp4 import Encoder
+from nanoswap.pipelines.swap_clip import ClipSwap, open_swap
+from nanoswap.queue.room import WaitingRoom
+from nanoswap.queue.session import Session, Sessions
+from nanoswap.queue.ticket import Kind, Ticket
+from nanoswap.serve.application import application, signed_in
+from nanoswap.serve.clip_delivery import ClipDelivery
+from nanoswap.serve.limits import clip_limits, image_limits
+from nanoswap.serve.options import CLIP_FIELDS, clip_options
+from nanoswap.serve.pixel_thread import in_thread
+from nanoswap.serve.problems import Problem
+from nanoswap.serve.reception import received
+from nanoswap.serve.replica import enlisted, new_worker_name
+from nanoswap.serve.settings import Settings
+from nanoswap.serve.shared_gpu import SharedGpu
+
+
+def create_video_swap(
+    settings: Settings, room: WaitingRoom, sessions: Sessions, engine: Engine, encoder: Encoder
+) -> FastAPI:
+    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
+    worker = new_worker_name()
+    jobs = asyncio.Semaphore(settings.video_jobs)
+    shared = SharedGpu(settings.gpu_lock)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with enlisted(room, worker, Kind.VIDEO, settings.video_slots):
+            yield
+        await sessions.close()
+        await room.close()
+
+    app = application("Nanoswap video", settings, lifespan)
+    Signed = Annotated[Session, Depends(signed_in(sessions))]
+
+    @app.post("/v1/tickets/{ticket_id}/swap", tags=["clips"], response_class=Response)
+    async def swap(
+        ticket_id: str,
+        request: Request,
+        who: Signed,
+        grant: Annotated[str, Header(description="The ticket's one-time grant.")],
+    ) -> Response:
+        """Redeem the grant, upload portrait and clip, and get the swapped clip back in this response, as it is made."""
+        async with AsyncExitStack() as stack:
+            got = await stack.enter_async_context(
+                received(
+                    request,
+                    room,
+                    worker,
+                    ticket_id=ticket_id,
+                    account=who.account,
+                    grant=grant,
+                    files={"source": settings.max_image_bytes, "target": settings.max_video_bytes},
+                    fields=CLIP_FIELDS,
+                    seconds=settings.upload_video_seconds,
+                )
+            )
+            mine = got.turn
+            options = clip_options(got.upload.fields)
+            source, target = got.upload.file("source"), got.upload.file("target")
+
+            def work() -> ClipSwap:
+                started = time.perf_counter()
+                try:
+                    return open_swap(
+                        engine,
+                        source,
+                        target,
+                        options,
+                        clip_limits(settings),
+                        image_limits(settings),
+                        encoder,
+                        admit=lambda info: check_true(info, mine.ticket),
+                        cancel=mine.cancel,
+                        report=mine.report,
+                        breathe=shared.let_pictures_by,
+                    )
+                finally:
+                    mine.used += time.perf_counter() - started
+
+            clip = await in_thread(work, mine, got.left, ClipSwap.close)
+            stack.push_async_callback(asyncio.to_thread, clip.close)
+            # From here the response owns the turn: it ends when the last byte has left.
+            return ClipDelivery(clip, got, jobs, settings.deliver_seconds, stack.pop_all())
+
+    return app
+
+
+def check_true(info: ClipInfo, ticket: Ticket) -> None:
+    """Hold a clip against what was declared for it. Raises Problem ``larger_than_declared``."""
+    if info.frames > ticket.frames:
+        raise Problem("larger_than_declared", f"{ticket.frames} frames were declared.", part="frames")
+    if info.width * info.height > ticket.width * ticket.height:
+        raise Problem("larger_than_declared", f"{ticket.width} x {ticket.height} pixels were declared.", part="width")
