@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from matplotlib import cbook
 from PIL import Image
 from skimage import data
@@ -202,8 +203,8 @@ def make(recipe: Recipe) -> bytes:
         if recipe.rotation:
             video.set_display_rotation(recipe.rotation)
         sound: Any = out.add_stream(recipe.audio, rate=48000, layout="stereo") if recipe.audio else None
-        pts = recipe.pts()
-        length = recipe.audio_seconds or recipe.seconds(pts[-1]) + float(1 / recipe.rate)
+        pts, reformatter = recipe.pts(), VideoReformatter()
+        length = recipe.audio_seconds or recipe.seconds(pts[-1]) + float(1 / recipe.rate) if pts else 0.3
         if sound is not None:
             for frame in tone(length, sound.format.name, sound.frame_size or 960):
                 out.mux(sound.encode(frame))
@@ -211,18 +212,22 @@ def make(recipe: Recipe) -> bytes:
         for index, time in enumerate(pts):
             rgb = scene.frame(index, recipe.seconds(time))[: (recipe.crop or (0, scene.height))[1]]
             rgb = rgb[:, : (recipe.crop or (scene.width, 0))[0]]
-            frame = yuv(np.ascontiguousarray(np.rot90(rgb, -(recipe.rotation // 90) % 4)), recipe)
+            frame = yuv(np.ascontiguousarray(np.rot90(rgb, -(recipe.rotation // 90) % 4)), recipe, reformatter)
             frame.pts, frame.time_base = time, recipe.tick
             out.mux(video.encode(frame))
         out.mux(video.encode(None))
     return sink.getvalue()
 
 
-def yuv(rgb: Rgb, recipe: Recipe) -> VideoFrame:
+def yuv(rgb: Rgb, recipe: Recipe, reformatter: VideoReformatter) -> VideoFrame:
     frame = VideoFrame.from_ndarray(rgb, format="rgb24")
-    matrix = {1: "ITU709", 9: "BT2020_NCL"}.get(recipe.colour[2] if recipe.colour else 0, "ITU601")
-    full = recipe.colour is not None and recipe.colour[3] == 2
-    made = frame.reformat(format=recipe.pixels, dst_colorspace=matrix, dst_color_range="JPEG" if full else "MPEG")
+    primaries, transfer, matrix, full = recipe.colour or (2, 2, 6, 1)
+    # Wide and HDR pictures are really converted, not just called so; the others differ by their matrix alone.
+    wide = {"dst_color_trc": transfer, "dst_color_primaries": primaries}
+    frame.color_trc, frame.color_primaries = 13, 1
+    made = reformatter.reformat(
+        frame, format=recipe.pixels, dst_colorspace=matrix, dst_color_range=full, **(wide if primaries == 9 else {})
+    )
     if recipe.colour is not None:
         made.color_primaries, made.color_trc, made.colorspace, made.color_range = recipe.colour
     return made

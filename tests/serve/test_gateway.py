@@ -136,9 +136,35 @@ async def test_unreachable_store_is_said_so() -> None:
     assert answer.headers["retry-after"]
 
 
-async def test_kind_without_a_line_is_refused(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/tickets", json=BODY | {"kind": "video"})
+CLIP = BODY | {"kind": "video", "width": 1280, "height": 720, "frames": 300}
+
+
+async def test_kind_without_a_line_is_refused(room: MemoryRoom) -> None:
+    app = create_gateway(replace(SETTINGS, video_replicas=0), room, Anyone())  # type: ignore[arg-type]
+    async with person(app, "ann") as client:
+        answer = await client.post("/v1/tickets", json=CLIP)
+        queue = (await client.get("/v1/queue")).json()
     assert answer.json()["code"] == "unknown_kind"
+    assert (queue["video"], queue["limits"]["video"]) == (None, None)
+
+
+async def test_clips_have_a_line_and_limits_of_their_own(client: httpx.AsyncClient, room: MemoryRoom) -> None:
+    await room.enlist("w", Kind.VIDEO, 1, 60)
+    assert (await client.post("/v1/tickets", json=BODY)).json()["state"] == "waiting"
+    ticket = (await client.post("/v1/tickets", json=CLIP)).json()
+    assert ticket["state"] == "granted"
+    assert ticket["links"]["swap"] == f"/video/v1/tickets/{ticket['id']}/swap"
+    queue = (await client.get("/v1/queue")).json()
+    assert queue["limits"]["video"]["max_frames"] == SETTINGS.max_video_frames
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"width": 7680, "height": 4320}, {"frames": 100_000}, {"bytes": 2**40}], ids=lambda one: next(iter(one))
+)
+async def test_clip_beyond_the_limits_gets_no_place(client: httpx.AsyncClient, wrong: dict[str, int]) -> None:
+    answer = await client.post("/v1/tickets", json=CLIP | wrong)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert answer.json()["part"] == next(iter(wrong))
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic abc"])
