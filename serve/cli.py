@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nanoswap import __version__
-from nanoswap.serve.client import Ticket
+from nanoswap.serve.cli_progress import Progress, seconds_range
 from nanoswap.serve.client_errors import Busy, NanoswapError, SwapEnded, Unavailable
 from nanoswap.serve.sync_client import Client
 
@@ -51,7 +51,9 @@ def _fail(text: str, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nanoswap", description="Swap faces; pictures stay in volatile memory.")
+    parser = argparse.ArgumentParser(
+        prog="nanoswap", description="Swap faces; pictures and clips stay in volatile memory."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -66,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--demo", action="store_true", help="use the demo account of a development service")
         return sub
 
-    swap = command("swap", _swap, "put the face of SOURCE into TARGET")
+    swap = command("swap", _swap, "put the face of SOURCE into TARGET, a picture or a clip")
     swap.add_argument("source", metavar="SOURCE")
     swap.add_argument("target", metavar="TARGET")
     swap.add_argument("-o", "--out", required=True, metavar="OUT")
@@ -77,8 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     swap.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
     swap.add_argument("--consent", action="store_true", help="agree to the consent statement")
     swap.add_argument("--force", action="store_true", help="overwrite OUT")
-    faces = command("faces", _faces, "find the faces of a picture")
-    faces.add_argument("photo", metavar="PHOTO")
+    swap.add_argument("--start", type=_seconds, default=0.0, metavar="SECONDS", help="of a clip: begin here")
+    swap.add_argument("--end", type=_seconds, metavar="SECONDS", help="of a clip: end before this")
+    swap.add_argument("--at", type=_seconds, metavar="SECONDS", help="of a clip: the frame that --faces are from")
+    faces = command("faces", _faces, "find the faces of a picture, or of a frame of a clip")
+    faces.add_argument("target", metavar="TARGET")
+    faces.add_argument("--at", type=_seconds, default=0.0, metavar="SECONDS", help="of a clip: which frame")
     command("queue", _queue, "how long it takes now")
     command("quota", _quota, "what is left of the account's fair share")
     cancel = command("cancel", _cancel, "leave the line")
@@ -87,6 +93,13 @@ def _parser() -> argparse.ArgumentParser:
     login.add_argument("--email")
     command("serve", _serve, "run the service on this machine")
     return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError("seconds are 0 or more")
+    return value
 
 
 def _client(arguments: argparse.Namespace) -> Client:
@@ -126,6 +139,9 @@ def _swap(arguments: argparse.Namespace) -> int:
                 source_face=arguments.source_face,
                 format=arguments.format,
                 quality=arguments.quality,
+                at=arguments.at,
+                start=arguments.start,
+                end=arguments.end,
                 watch=show,
             )
         finally:
@@ -134,7 +150,9 @@ def _swap(arguments: argparse.Namespace) -> int:
         result.save(out)
     except OSError as error:
         raise UsageError(f"{out} can't be written: {error.strerror or 'unknown reason'}") from None
-    answer = {"out": str(out), "faces": result.faces, "gpu_seconds": result.gpu_seconds, "ticket": result.ticket_id}
+    answer = {"out": str(out), "gpu_seconds": result.gpu_seconds, "ticket": result.ticket_id}
+    counts = {"faces": result.faces, "frames": result.frames}
+    answer |= {name: count for name, count in counts.items() if count is not None}
     print(json.dumps(answer) if arguments.json else out)
     return 0
 
@@ -152,7 +170,7 @@ def _agree(client: Client) -> bool:
 
 def _faces(arguments: argparse.Namespace) -> int:
     with _client(arguments) as client:
-        found = client.faces(arguments.photo)
+        found = client.faces(arguments.target, at=arguments.at)
     lines = (
         f"{face['id']}  {face['box'][2]}×{face['box'][3]} at {face['box'][0]},{face['box'][1]}"
         for face in found["faces"]
@@ -164,10 +182,15 @@ def _faces(arguments: argparse.Namespace) -> int:
 def _queue(arguments: argparse.Namespace) -> int:
     with _client(arguments) as client:
         line = client.queue()
-    image = line["image"]
-    wait = f"about {_range(image['eta'])}" if image["eta"] else "closed: no GPU is ready"
-    _answer(arguments, line, f"images: {image['waiting']} waiting, {image['running']} running, {wait}")
+    lines = {"images": line["image"], "clips": line["video"]}
+    text = "\n".join(f"{name}: {_line(one)}" for name, one in lines.items() if one is not None)
+    _answer(arguments, line, text)
     return 0
+
+
+def _line(line: dict[str, Any]) -> str:
+    wait = f"about {seconds_range(line['eta'])}" if line["eta"] else "closed: no GPU is ready"
+    return f"{line['waiting']} waiting, {line['running']} running, {wait}"
 
 
 def _quota(arguments: argparse.Namespace) -> int:
@@ -217,50 +240,6 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _answer(arguments: argparse.Namespace, value: Any, text: str) -> None:
     print(json.dumps(value) if arguments.json else text)
-
-
-def _range(eta: dict[str, float]) -> str:
-    low, high = round(eta["p50"]), max(1, round(eta["p90"]))
-    return f"{high} s" if low >= high else f"{low}-{high} s"
-
-
-class Progress:
-    """One line that is rewritten on a terminal, a line per change elsewhere."""
-
-    def __init__(self, terminal: bool) -> None:
-        self._terminal = terminal
-        self._shown = ""
-
-    def __call__(self, ticket: Ticket) -> None:
-        text = describe(ticket)
-        if text != self._shown:
-            self._shown = text
-            print(
-                f"\r\x1b[K{text}" if self._terminal else text,
-                end="" if self._terminal else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def end(self) -> None:
-        if self._terminal and self._shown:
-            print(file=sys.stderr)
-
-
-def describe(ticket: Ticket) -> str:
-    """How a ticket stands, in a few words."""
-    match ticket["state"]:
-        case "waiting":
-            wait = f", about {_range(ticket['eta'])}" if ticket["eta"] else ""
-            return f"place {ticket['position']} in line{wait}"
-        case "granted":
-            return "your turn: uploading"
-        case "parked":
-            return "interrupted: your place is kept"
-        case "running":
-            progress = ticket["progress"]
-            return f"{progress['stage']} {progress['done']}/{progress['total']}" if progress else "working"
-    return str(ticket["state"])
 
 
 if __name__ == "__main__":

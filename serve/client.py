@@ -8,43 +8,29 @@ its place in line and uses the next grant; a grant is never used twice. Imports 
 import asyncio
 import json
 import os
-import random
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import httpx
 
-from nanoswap.serve.client_errors import (
-    Busy,
-    MediaError,
-    NanoswapError,
-    RequestError,
-    SessionError,
-    Unavailable,
-    ended,
-    problem,
-    retry_after,
-)
+from nanoswap.serve import client_media
+from nanoswap.serve.client_connection import Connection, json_object, pause
+from nanoswap.serve.client_errors import Busy, NanoswapError, RequestError, SessionError, Unavailable, ended, problem
+from nanoswap.serve.client_media import Source
 from nanoswap.serve.client_result import Result
 
 Ticket = Mapping[str, Any]
 Watcher = Callable[[Ticket], None]
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-#: Statuses after which the same request may succeed.
-_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
-_TRIES = 5
 _GIVE_UP_SECONDS = 5.0
-_BASE_SECONDS, _CAP_SECONDS = 0.2, 10.0
 #: A stream that lasted this long worked; after this many that did not, polling takes over.
 _STREAM_SECONDS, _STREAM_TRIES = 30.0, 3
-#: The service sends something every 15 s; an upload is answered only when the swap is done.
+#: The service sends something every 15 s; an upload is answered only when the swap is done, a clip's when it begins.
 _SILENCE = httpx.Timeout(10.0, read=25.0)
 _UPLOAD = httpx.Timeout(10.0, read=180.0, write=60.0)
 #: After these the upload did not count, and the place in line is asked for again.
@@ -65,11 +51,9 @@ class AsyncClient:
         token: str | Callable[[], str] | None = None,
         timeout: float = 600.0,
     ) -> None:
-        self._url = _address(url or os.environ.get("NANOSWAP_URL") or DEFAULT_URL)
-        self._token = token or os.environ.get("NANOSWAP_TOKEN", "")
+        address = url or os.environ.get("NANOSWAP_URL") or DEFAULT_URL
+        self._connection = Connection(address, token or os.environ.get("NANOSWAP_TOKEN", ""))
         self._timeout = timeout
-        limits = httpx.Timeout(10.0, read=60.0, write=60.0)
-        self._http = httpx.AsyncClient(base_url=self._url, timeout=limits, follow_redirects=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,72 +61,88 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._http.aclose()
+        await self._connection.http.aclose()
 
     async def config(self) -> dict[str, Any]:
         """Limits, consent statement, sign-in address."""
-        return await self._json("GET", "/v1/config", signed=False)
+        return await self._connection.json("GET", "/v1/config", signed=False)
 
     async def queue(self) -> dict[str, Any]:
         """How long it takes now."""
-        return await self._json("GET", "/v1/queue", signed=False)
+        return await self._connection.json("GET", "/v1/queue", signed=False)
 
     async def quota(self) -> dict[str, Any]:
         """The account's fair share."""
-        return await self._json("GET", "/v1/quota")
+        return await self._connection.json("GET", "/v1/quota")
 
     async def sign_in(self, email: str, password: str) -> str:
         """Sign in at the service's auth address with a password; returns the access token and uses it from now on."""
         auth = (await self.config())["auth"]
         headers = {"apikey": auth["key"]} if auth["key"] else {}
         body = {"email": email, "password": password}
-        answer = await self._send("POST", f"{auth['url']}/token?grant_type=password", json=body, headers=headers)
+        answer = await self._connection.send(
+            "POST", f"{auth['url']}/token?grant_type=password", json=body, headers=headers
+        )
         if not answer.is_success:
             raise SessionError("sign_in_failed", "The e-mail or the password is wrong.")
-        self._token = str(answer.json()["access_token"])
-        return self._token
+        token = str(answer.json()["access_token"])
+        self._connection.token = token
+        return token
 
-    async def faces(self, target: str | os.PathLike[str] | bytes) -> dict[str, Any]:
-        """The faces of a picture, with the ids by which they can be chosen."""
+    async def faces(self, target: Source, *, at: float = 0.0) -> dict[str, Any]:
+        """The faces of a picture, or of a clip's frame at ``at`` seconds, with the ids by which they can be chosen.
+
+        Of a clip only that frame is sent.
+        """
+        data = client_media.read(target)
+        if client_media.is_clip(data):
+            data = client_media.still(data, at)
         config = await self.config()
-        return await self._json("POST", config["links"]["faces"], files={"target": ("target", _bytes(target))})
+        return await self._connection.json("POST", config["links"]["faces"], files={"target": ("target", data)})
 
     async def cancel(self, ticket_id: str) -> None:
         """Leave the line, or stop the swap."""
-        answer = await self._send("DELETE", f"/v1/tickets/{ticket_id}", headers=self._signed())
+        answer = await self._connection.send("DELETE", f"/v1/tickets/{ticket_id}", headers=self._connection.signed())
         if not answer.is_success:
             raise problem(answer, ticket_id)
 
     async def swap(
         self,
-        source: str | os.PathLike[str] | bytes,
-        target: str | os.PathLike[str] | bytes,
+        source: Source,
+        target: Source,
         *,
         consent: bool,
         faces: str = "all",
         source_face: str | None = None,
         format: str = "same",
         quality: int = 92,
+        at: float | None = None,
+        start: float = 0.0,
+        end: float | None = None,
         idempotency_key: str | None = None,
         watch: Watcher | None = None,
     ) -> Result:
-        """Swap the face of ``source`` into ``target``: paths or encoded pictures.
+        """Swap the face of ``source`` into ``target``, a picture or a clip: paths or encoded files.
 
         ``consent``: True says that the statement of ``config()`` is agreed to. ``faces``: all, largest, or ids from
-        ``faces()`` with commas between. ``watch`` is called with every snapshot of the ticket.
+        ``faces()`` with commas between. ``format`` and ``quality`` are for pictures. ``start``, ``end``: seconds of a
+        clip to swap; ``at``: the frame that ``faces`` are from. ``watch`` is called with every snapshot of the ticket.
         """
         if not consent:
             raise RequestError("consent_missing", "Agree to the statement of config()['consent'] first.")
         if not 1 <= quality <= 100:
             raise RequestError("bad_request", "'quality' is a whole number from 1 to 100.")
-        files = {"source": _bytes(source), "target": _bytes(target)}
-        fields = {"faces": faces, "format": format, "quality": str(quality)}
-        if source_face is not None:
-            fields["source_face"] = source_face
+        files = {"source": client_media.read(source), "target": client_media.read(target)}
+        options: dict[str, Any] = {"faces": faces, "source_face": source_face}
+        if client_media.is_clip(files["target"]):
+            options |= {"at": at, "start": start, "end": end}
+        else:
+            options |= {"format": format, "quality": quality}
+        fields = {name: str(value) for name, value in options.items() if value is not None}
         ticket: Ticket | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                ticket = await self._join(files, idempotency_key or str(uuid.uuid4()))
+                ticket = await self._join(files, start, end, idempotency_key or str(uuid.uuid4()))
                 return await self._follow(ticket, files, fields, watch or (lambda _: None))
         except TimeoutError:
             await self._give_up(ticket)
@@ -177,19 +177,21 @@ class AsyncClient:
                 if not isinstance(error, Unavailable | Busy) or failures >= 10:
                     raise
                 failures += 1
-            await asyncio.sleep(_pause(failures))
+            await asyncio.sleep(pause(failures))
 
-    async def _join(self, files: Mapping[str, bytes], key: str) -> dict[str, Any]:
+    async def _join(self, files: Mapping[str, bytes], start: float, end: float | None, key: str) -> dict[str, Any]:
         config = await self.config()
-        width, height = _size(files["target"], config["limits"]["image"])
+        found = client_media.judge(files["target"], config["limits"], start, end)
         body = {
-            "kind": "image",
+            "kind": found.kind,
             "bytes": sum(map(len, files.values())),
-            "width": width,
-            "height": height,
+            "width": found.width,
+            "height": found.height,
+            "frames": found.frames,
             "consent": config["consent"]["id"],
         }
-        return await self._json("POST", config["links"]["tickets"], json=body, headers={"Idempotency-Key": key})
+        headers = {"Idempotency-Key": key}
+        return await self._connection.json("POST", config["links"]["tickets"], json=body, headers=headers)
 
     async def _follow(
         self, ticket: Ticket, files: Mapping[str, bytes], fields: Mapping[str, str], watch: Watcher
@@ -233,12 +235,14 @@ class AsyncClient:
     async def _upload(self, ticket: Ticket, files: Mapping[str, bytes], fields: Mapping[str, str]) -> Result | None:
         """Use the grant. None when the turn was lost and the ticket is back in line."""
         name = str(ticket["id"])
-        headers = self._signed() | {"Grant": str(ticket["grant"])}
+        headers = self._connection.signed() | {"Grant": str(ticket["grant"])}
         parts = {part: (part, data) for part, data in files.items()}
+        request = self._connection.http.stream(
+            "POST", ticket["links"]["swap"], headers=headers, files=parts, data=dict(fields), timeout=_UPLOAD
+        )
         try:
-            answer = await self._http.post(
-                ticket["links"]["swap"], headers=headers, files=parts, data=dict(fields), timeout=_UPLOAD
-            )
+            async with request as answer:
+                await answer.aread()
         except httpx.TransportError:
             return None
         if not answer.is_success:
@@ -246,11 +250,23 @@ class AsyncClient:
             if isinstance(error, Unavailable) or error.code in _TURN_LOST:
                 return None
             raise error
-        return Result.of(answer, name)
+        clip = answer.headers.get("content-type", "").startswith("video/mp4")
+        settled = await self._settled(ticket) if clip else None
+        return Result.of(answer, name, settled)
+
+    async def _settled(self, ticket: Ticket) -> Ticket:
+        """The ticket when it has ended; a clip's length and digest are in it, because they are known only then."""
+        async with aclosing(self.events(ticket)) as snapshots:
+            async for snapshot in snapshots:
+                if snapshot["state"] in _ENDED:
+                    return snapshot
+        raise AssertionError("events end with an ended ticket")
 
     async def _stream(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
-        headers = self._signed() | {"Ticket": str(ticket["token"])}
-        async with self._http.stream("GET", ticket["links"]["events"], headers=headers, timeout=_SILENCE) as answer:
+        headers = self._connection.signed() | {"Ticket": str(ticket["token"])}
+        async with self._connection.http.stream(
+            "GET", ticket["links"]["events"], headers=headers, timeout=_SILENCE
+        ) as answer:
             if not answer.is_success:
                 await answer.aread()
                 raise problem(answer, str(ticket["id"]))
@@ -265,98 +281,21 @@ class AsyncClient:
     async def _poll(self, ticket: Ticket) -> AsyncGenerator[dict[str, Any], None]:
         tag = ""
         while True:
-            headers = self._signed() | {"Ticket": str(ticket["token"]), "Prefer": "wait=25", "If-None-Match": tag}
-            answer = await self._http.get(ticket["links"]["self"], headers=headers)
+            headers = self._connection.signed() | {
+                "Ticket": str(ticket["token"]),
+                "Prefer": "wait=25",
+                "If-None-Match": tag,
+            }
+            answer = await self._connection.http.get(ticket["links"]["self"], headers=headers)
             if answer.status_code == 304:
                 continue
             if not answer.is_success:
                 raise problem(answer, str(ticket["id"]))
             tag = answer.headers.get("etag", "")
-            yield _object(answer)
+            yield json_object(answer)
 
     async def _give_up(self, ticket: Ticket | None) -> None:
         if ticket is not None:
             with suppress(NanoswapError, httpx.HTTPError, TimeoutError):
                 # Briefly: the person has already decided to leave, and absence frees the place as well.
                 await asyncio.wait_for(self.cancel(str(ticket["id"])), _GIVE_UP_SECONDS)
-
-    async def _json(self, method: str, path: str, *, signed: bool = True, **request: Any) -> dict[str, Any]:
-        headers = (self._signed() if signed else {}) | request.pop("headers", {})
-        answer = await self._send(method, path, headers=headers, **request)
-        if not answer.is_success:
-            raise problem(answer)
-        return _object(answer)
-
-    async def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Send a request that may be repeated, and repeat it: Retry-After, else jitter. Returns the last answer."""
-        for attempt in range(1, _TRIES + 1):
-            wait: float | None = None
-            try:
-                answer = await self._http.request(method, path, **request)
-                if answer.status_code not in _AGAIN or attempt == _TRIES:
-                    return answer
-                wait = retry_after(answer)
-                if wait is not None and wait > _CAP_SECONDS:
-                    return answer
-            except httpx.TransportError as error:
-                if attempt == _TRIES:
-                    reason = type(error).__name__
-                    raise Unavailable("unreachable", f"{self._url} can't be reached ({reason}).") from None
-            await asyncio.sleep(_pause(attempt) if wait is None else wait)
-        raise AssertionError("unreachable")
-
-    def _signed(self) -> dict[str, str]:
-        token = self._token() if callable(self._token) else self._token
-        if not token.isascii() or not token.isprintable():
-            raise SessionError("session_malformed", "The access token has characters that no token has.")
-        if not token:
-            raise SessionError("session_missing", "Sign in first: give a token, or set NANOSWAP_TOKEN.")
-        return {"Authorization": f"Bearer {token}"}
-
-
-def _address(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole:
-        raise RequestError("bad_address", "The address of the service must be like https://HOST or http://HOST:PORT.")
-    return url.rstrip("/")
-
-
-def _object(answer: httpx.Response) -> dict[str, Any]:
-    """The JSON object of an answer; a sign-in portal or a proxy may have put something else in its place."""
-    try:
-        return dict(answer.json())
-    except (ValueError, TypeError):
-        raise Unavailable("unexpected", "What answered is not a Nanoswap service.") from None
-
-
-def _pause(attempt: int) -> float:
-    """Exponential back-off with full jitter."""
-    return random.uniform(0, min(_CAP_SECONDS, _BASE_SECONDS * 2**attempt))
-
-
-def _bytes(picture: str | os.PathLike[str] | bytes) -> bytes:
-    if isinstance(picture, bytes):
-        return picture
-    path = Path(picture)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MediaError("unreadable", f"{path}: {error.strerror or 'not readable'}.") from None
-
-
-def _size(target: bytes, limits: Mapping[str, Any]) -> tuple[int, int]:
-    """Upright width and height of an encoded picture, refused here when the service would refuse it."""
-    # Imported late: the image libraries take longer to load than everything else here.
-    from nanoswap.pipelines.errors import PipelineError
-    from nanoswap.pipelines.image import ImageLimits, probe
-
-    allowed = ImageLimits(max_bytes=limits["max_bytes"], max_pixels=limits["max_pixels"], max_side=limits["max_side"])
-    try:
-        found = probe(target, allowed)
-    except PipelineError as error:
-        raise MediaError(error.code, str(error)) from None
-    return found.width, found.height

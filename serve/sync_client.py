@@ -1,12 +1,12 @@
 """The client for code that doesn't use asyncio: the asynchronous one on an event loop of its own."""
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from nanoswap.serve.client import AsyncClient
+from nanoswap.serve.client_media import Source
 from nanoswap.serve.client_result import Result
 
 T = TypeVar("T")
@@ -46,17 +46,15 @@ class Client:
         """Sign in with a password; returns the access token."""
         return self._run(self._client.sign_in(email, password))
 
-    def faces(self, target: str | os.PathLike[str] | bytes) -> dict[str, Any]:
-        """The faces of a picture."""
-        return self._run(self._client.faces(target))
+    def faces(self, target: Source, *, at: float = 0.0) -> dict[str, Any]:
+        """The faces of a picture, or of a clip's frame at ``at`` seconds."""
+        return self._run(self._client.faces(target, at=at))
 
     def cancel(self, ticket_id: str) -> None:
         """Leave the line, or stop the swap."""
         self._run(self._client.cancel(ticket_id))
 
-    def swap(
-        self, source: str | os.PathLike[str] | bytes, target: str | os.PathLike[str] | bytes, **options: Any
-    ) -> Result:
+    def swap(self, source: Source, target: Source, **options: Any) -> Result:
         """As ``AsyncClient.swap``."""
         return self._run(self._client.swap(source, target, **options))
 

@@ -19,9 +19,10 @@ from starlette.routing import Route
 from nanoswap.serve.local import free_port
 
 RESULT = b"\xff\xd8 a swapped picture"
+VIDEO = {"max_bytes": 10**8, "max_pixels": 10**7, "max_frames": 999, "max_seconds": 60, "max_fps": 120}
 CONFIG = {
     "consent": {"id": "likeness-2", "text": "Agreed."},
-    "limits": {"image": {"max_bytes": 10**7, "max_pixels": 10**7, "max_side": 10**4}},
+    "limits": {"image": {"max_bytes": 10**7, "max_pixels": 10**7, "max_side": 10**4}, "video": VIDEO},
     "links": {"tickets": "/v1/tickets", "faces": "/image/v1/faces"},
 }
 
@@ -40,6 +41,8 @@ class Double:
         #: Snapshots in one event stream before it is cut.
         self.snapshots = 40
         self.forgotten = False
+        self.joined: dict[str, Any] = {"kind": "image"}
+        self.result: dict[str, Any] | None = None
         routes = [
             Route("/v1/config", self.config),
             Route("/v1/tickets", self.join, methods=["POST"]),
@@ -47,6 +50,7 @@ class Double:
             Route("/v1/tickets/t", self.cancel, methods=["DELETE"]),
             Route("/v1/tickets/t/events", self.events),
             Route("/image/v1/tickets/t/swap", self.swap, methods=["POST"]),
+            Route("/video/v1/tickets/t/swap", self.swap_clip, methods=["POST"]),
         ]
         self.app = Starlette(routes=routes)
 
@@ -56,10 +60,10 @@ class Double:
     def ticket(self) -> dict[str, Any]:
         grant = f"grant-{self.grant}" if self.state == "granted" else None
         here = "/v1/tickets/t"
-        links = {"self": here, "events": f"{here}/events", "swap": f"/image{here}/swap", "cancel": here}
+        links = {"self": here, "events": f"{here}/events", "swap": f"/{self.joined['kind']}{here}/swap", "cancel": here}
         return {
             "id": "t", "state": self.state, "position": 1, "eta": {"p50": 1, "p90": 2}, "grant": grant,
-            "token": "sealed", "progress": None, "problem": None, "links": links,
+            "token": "sealed", "progress": None, "problem": None, "result": self.result, "links": links,
         }  # fmt: skip
 
     async def config(self, _: Request) -> Response:
@@ -69,6 +73,7 @@ class Double:
         self.keys.append(request.headers["idempotency-key"])
         if failure := self.wrong("join"):
             return failure
+        self.joined = await request.json()
         return JSONResponse(self.ticket(), 201)
 
     async def look(self, request: Request) -> Response:
@@ -122,6 +127,24 @@ class Double:
         digest = b64encode(hashlib.sha256(RESULT).digest()).decode()
         headers = {"X-Faces": "1", "X-Gpu-Seconds": "0.5", "Content-Digest": f"sha-256=:{digest}:"}
         return Response(RESULT, media_type="image/jpeg", headers=headers)
+
+    async def swap_clip(self, request: Request) -> Response:
+        """A clip is sent in parts; ``cut`` breaks off after the first, ``bent`` changes one on its way."""
+        await request.body()
+        self.uploads.append(request.headers["grant"])
+        failure = self.wrong("swap")
+        digest = hashlib.sha256(b"other" if failure == "bent" else RESULT * 2).hexdigest()
+
+        async def parts() -> Any:
+            yield RESULT
+            await asyncio.sleep(0.05)
+            if failure == "cut":
+                self.grant += 1
+                raise ConnectionResetError
+            self.state, self.result = "succeeded", {"bytes": 2 * len(RESULT), "sha256": digest, "gpu_seconds": 1.5}
+            yield RESULT
+
+        return StreamingResponse(parts(), media_type='video/mp4; codecs="avc1.640028"', headers={"X-Frames": "30"})
 
 
 def problem(status: int, code: str, **headers: str) -> Response:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanoswap.serve.cli import describe
+from nanoswap.serve.cli_progress import describe
+from tests.clips import Recipe, make, read, read_number
+from tests.corpus import SCENE
 from tests.serve.conftest import Service, jpeg
 
 pytestmark = pytest.mark.service
@@ -81,6 +83,29 @@ def test_picture_without_a_face(service: Service, photos: tuple[Path, Path], tmp
     assert "No face was found" in done.stderr
 
 
+def test_clip_and_its_chosen_face(service: Service, photos: tuple[Path, Path], tmp_path: Path) -> None:
+    clip, out = tmp_path / "party.mp4", tmp_path / "out.mp4"
+    clip.write_bytes(make(Recipe(SCENE, frames=36)))
+    (face,) = json.loads(nanoswap("faces", clip, "--at", "0.5", "--demo", "--json", "--url", service.url).stdout)[
+        "faces"
+    ]
+    words = ("swap", photos[0], clip, "-o", out, "--demo", "--consent", "--json", "--url", service.url)
+    done = nanoswap(*words, "--faces", face["id"], "--at", "0.5", "--start", "0.5", "--end", "1.25")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames"] == 18
+    assert [read_number(frame) for frame in read(out.read_bytes()).frames] == list(range(12, 30))
+    assert "] " in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["astronaut.jpg", "hopper.jpg", "out.mp4", "party.mp4"]
+
+
+def test_bad_clip_is_refused_before_waiting(service: Service, photos: tuple[Path, Path], tmp_path: Path) -> None:
+    clip = tmp_path / "cut.mp4"
+    clip.write_bytes(make(Recipe(SCENE, frames=12))[:-2000])
+    done = nanoswap("swap", photos[0], clip, "-o", tmp_path / "o.mp4", "--demo", "--consent", "--url", service.url)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["nanoswap: The clip is cut short."]
+
+
 def test_small_commands(service: Service, photos: tuple[Path, Path]) -> None:
     faces = json.loads(nanoswap("faces", photos[0], "--demo", "--json", "--url", service.url).stdout)
     assert len(faces["faces"]) == 1
@@ -103,3 +128,7 @@ def test_progress_is_told_in_words() -> None:
     assert describe(waiting) == "place 3 in line, about 4-9 s"
     running = {"state": "running", "progress": {"stage": "swap", "done": 1, "total": 2}}
     assert describe(running) == "swap 1/2"
+    clip = {"state": "running", "progress": {"stage": "swap", "done": 150, "total": 300}}
+    assert describe(clip) == f"swap [{'#' * 15}{'.' * 15}] frame 150 of 300"
+    upload = {"state": "running", "progress": {"stage": "upload", "done": 10**6, "total": 4 * 10**6}}
+    assert describe(upload).endswith("25 %")

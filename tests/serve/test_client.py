@@ -12,9 +12,13 @@ import pytest
 from starlette.responses import Response
 
 from nanoswap.client import AsyncClient, Busy, Client, MediaError, RequestError, SessionError, SwapEnded, Unavailable
-from nanoswap.serve import client as module
+from nanoswap.serve import client_connection as module
 from nanoswap.serve.local import free_port
+from tests.clips import Recipe, make
+from tests.corpus import SCENE
 from tests.serve.double import RESULT, Double, problem, running
+
+CLIP = make(Recipe(SCENE, frames=30))
 
 
 @pytest.fixture
@@ -194,3 +198,22 @@ def test_importing_the_client_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_clip_is_declared_streamed_and_checked_by_its_ticket(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    made.script["swap"] = ["cut"]
+    with Client(url, token="token", timeout=20) as client:
+        result = client.swap(hopper, CLIP, consent=True, start=0.5, end=1.0)
+    declared = {name: made.joined[name] for name in ("kind", "bytes", "width", "height", "frames")}
+    assert declared == {"kind": "video", "bytes": len(hopper) + len(CLIP), "width": 480, "height": 272, "frames": 12}
+    assert (result.data, result.media_type, result.frames, result.gpu_seconds) == (RESULT * 2, "video/mp4", 30, 1.5)
+    assert made.uploads == ["grant-1", "grant-2"], "a stream that was cut is not a result"
+
+
+def test_clip_that_was_changed_on_its_way_is_no_result(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    made.script["swap"] = ["bent"]
+    with Client(url, token="token", timeout=20) as client, pytest.raises(Unavailable) as caught:
+        client.swap(hopper, CLIP, consent=True)
+    assert caught.value.code == "damaged"
