@@ -125,6 +125,11 @@ def ticks(seconds: float, base: Fraction) -> int:
     return math.ceil((Fraction(seconds) - _ROUNDING) / base)
 
 
+def zero(start: float, base: Fraction) -> int:
+    """The tick of `base` that becomes time 0 of a part that begins at `start` seconds."""
+    return round(Fraction(start) / base)
+
+
 def _times(container: InputContainer, video: VideoStream, start: float, end: float | None) -> array[int]:
     """Sorted presentation times between start and end, in ticks; hidden and edited-out frames do not count."""
     base = video.time_base or Fraction(1, 1000)

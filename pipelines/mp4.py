@@ -8,6 +8,7 @@ sink can only be written to: nothing is ever patched behind what was handed out.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
@@ -29,6 +30,7 @@ _OPTIONS: Final = {
     "flush_packets": "1",
     "fflags": "+bitexact",  # no name and version of the muxer in the result
 }
+_MOST_TICKS: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,8 @@ class Mp4Writer:
 
     def __init__(self, shape: Shape, fps: Fraction, encoder: Encoder, sound: Sound | None) -> None:
         self._sink = _Sink()
-        self._out = av.open(self._sink, "w", format="mp4", container_options=dict(_OPTIONS))
+        options = _OPTIONS | {"movie_timescale": str(_timescale(shape.base, sound))}
+        self._out = av.open(self._sink, "w", format="mp4", container_options=options)
         self._video: Any = self._out.add_stream(encoder.codec, rate=fps, options=encoder.options(fps))
         context: Any = self._video.codec_context
         context.width, context.height, context.pix_fmt = shape.width, shape.height, "yuv420p"
@@ -122,6 +125,13 @@ class Mp4Writer:
             if self._sound is not None and packet.dts is not None:
                 self._out.mux(list(self._sound.until(packet.dts * packet.time_base)))
             self._out.mux(packet)
+
+
+def _timescale(base: Fraction, sound: Sound | None) -> int:
+    """Ticks per second of the whole clip, in which a late start of a track is written: such that it can be said
+    exactly. (The muxer's own is a millisecond.)"""
+    both = math.lcm(base.denominator, sound.base.denominator if sound else 1)
+    return both if both <= _MOST_TICKS else base.denominator
 
 
 def _avc(extradata: bytes) -> str:

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
 from nanoswap.pipelines.cancel import CancelToken
-from nanoswap.pipelines.clip import opened, ticks
+from nanoswap.pipelines.clip import opened, ticks, zero
 from nanoswap.pipelines.container import Buffer
 from nanoswap.pipelines.errors import TooLarge, Undecodable
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
@@ -57,11 +57,20 @@ class Reader:
     """One pass over a clip. Learn `shape`, make a pool for it, then draw the frames once.
 
     start, end   seconds of the clip's own time; frames with start <= time < end, time 0 is `start`.
+    reformat     to be shared by passes one after the other: the tables for HDR take it a second to make.
     """
 
-    def __init__(self, data: Buffer, cancel: CancelToken, *, start: float = 0.0, end: float | None = None) -> None:
+    def __init__(
+        self,
+        data: Buffer,
+        cancel: CancelToken,
+        *,
+        start: float = 0.0,
+        end: float | None = None,
+        reformat: VideoReformatter | None = None,
+    ) -> None:
         self._data, self._cancel, self._start, self._end = data, cancel, start, end
-        self._reformat = VideoReformatter()
+        self._reformat = reformat or VideoReformatter()
         first = next(self._pictures(), None)
         if first is None:
             raise Undecodable("The clip has no frames there.")
@@ -81,11 +90,13 @@ class Reader:
 
     def frames(self, pool: FramePool) -> Generator[Frame, None, None]:
         """Each is the taker's, to be given back to the pool. Raises `Undecodable`, `TooLarge`, `Cancelled`."""
-        zero = ticks(self._start, self._base) if self._start > 0 else 0
+        first = zero(self._start, self._base)
         last: int | None = None
         for picture in self._pictures():
             self._cancel.check()
-            pts = int(picture.pts or 0) - zero
+            pts = int(picture.pts or 0) - first
+            if self._start > 0:
+                pts = max(0, pts)
             last = pts if last is None or pts > last else last + 1
             frame = pool.take(self._cancel)
             self._fill(frame, self._plain(picture))

@@ -16,7 +16,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
-from nanoswap.pipelines.clip import opened, ticks
+from nanoswap.pipelines.clip import opened, ticks, zero
 from nanoswap.pipelines.container import Buffer
 
 _COPIED: Final = {"aac": "mp4a.40.2", "mp3": "mp4a.6b", "opus": "opus"}
@@ -39,9 +39,10 @@ class Sound:
 
     def __init__(self, stack: ExitStack, container: Any, stream: AudioStream, start: float, end: float | None) -> None:
         self._stack, self._container, self._in = stack, container, stream
-        self._base = stream.time_base or Fraction(1, 48000)
-        self._low = ticks(start, self._base) if start > 0 else None
-        self._high = ticks(end, self._base) if end is not None else None
+        self.base = stream.time_base or Fraction(1, 48000)
+        self._low = ticks(start, self.base) if start > 0 else None
+        self._zero = zero(start, self.base)
+        self._high = ticks(end, self.base) if end is not None else None
         self.copied = stream.codec_context.codec.canonical_name in _COPIED
         self.codec = _COPIED.get(stream.codec_context.codec.canonical_name, "mp4a.40.2")
         self._out: Any = None
@@ -92,10 +93,9 @@ class Sound:
             yield packet
 
     def _copy(self) -> Iterator[Packet[AudioStream]]:
-        zero = self._low or 0
         last: int | None = None
         for packet in self._within():
-            packet.pts = int(packet.pts or 0) - zero
+            packet.pts = int(packet.pts or 0) - self._zero
             # A muxer refuses times that do not rise.
             packet.dts = packet.pts if last is None or packet.pts > last else last + 1
             last = packet.dts
@@ -103,11 +103,10 @@ class Sound:
             yield packet
 
     def _encode(self, resampler: AudioResampler) -> Iterator[Packet[AudioStream]]:
-        zero = self._low or 0
         for packet in self._within():
             for frame in self._in.decode(packet):
                 if frame.pts is not None:
-                    frame.pts -= zero
+                    frame.pts -= self._zero
                 for part in resampler.resample(frame):
                     yield from self._out.encode(part)
         for part in resampler.resample(None):

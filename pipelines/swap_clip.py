@@ -14,6 +14,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from nanoswap.pipelines.ahead import Ahead
 from nanoswap.pipelines.cancel import CancelToken
@@ -104,7 +105,8 @@ def open_swap(
         learned = _learned(engine, source, options, image_limits)
         stack.callback(learned.wipe)
         cancel.check()
-        reader = Reader(target, cancel, start=options.start, end=options.end)
+        reformat = VideoReformatter()
+        reader = Reader(target, cancel, start=options.start, end=options.end, reformat=reformat)
         report("decode", 1, 1)
         colour = reader.shape.colour
         pool = FramePool(reader.shape.width, reader.shape.height, _POOL)
@@ -116,9 +118,9 @@ def open_swap(
         report("detect", 0, 1)
         if known:
             at = options.start if options.at is None else options.at
-            _introduce(cast, engine, target, at, tuple(options.faces), cancel)
+            _introduce(cast, engine, target, at, tuple(options.faces), cancel, reformat)
         else:
-            _look_for_faces(engine, target, options.start, options.start + info.seconds, cancel)
+            _look_for_faces(engine, target, options.start, options.start + info.seconds, cancel, reformat)
         report("detect", 1, 1)
         sound = Sound.of(target, options.start, options.end)
         if sound is not None:
@@ -155,7 +157,7 @@ def open_swap(
 
 def still(data: Buffer, at: float, cancel: CancelToken, quality: int = 90) -> bytearray:
     """The upright frame that is shown at `at` seconds, as a JPEG. Raises `Unsupported`, `Undecodable`."""
-    frame, colour = _frame_at(data, at, cancel)
+    frame, colour = _frame_at(data, at, cancel, VideoReformatter())
     rgb = small(frame, max(frame.width, frame.height), colour)
     try:
         return encode(rgb, "jpeg", quality)
@@ -202,8 +204,8 @@ def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: Image
         rgb.fill(0)
 
 
-def _frame_at(data: Buffer, at: float, cancel: CancelToken) -> tuple[Frame, Colour]:
-    reader = Reader(data, cancel, start=at)
+def _frame_at(data: Buffer, at: float, cancel: CancelToken, reformat: VideoReformatter) -> tuple[Frame, Colour]:
+    reader = Reader(data, cancel, start=at, reformat=reformat)
     pool = FramePool(reader.shape.width, reader.shape.height, 1)
     frames = reader.frames(pool)
     try:
@@ -212,8 +214,16 @@ def _frame_at(data: Buffer, at: float, cancel: CancelToken) -> tuple[Frame, Colo
         frames.close()
 
 
-def _introduce(cast: Cast, engine: Engine, data: Buffer, at: float, ids: tuple[str, ...], cancel: CancelToken) -> None:
-    frame, colour = _frame_at(data, at, cancel)
+def _introduce(
+    cast: Cast,
+    engine: Engine,
+    data: Buffer,
+    at: float,
+    ids: tuple[str, ...],
+    cancel: CancelToken,
+    reformat: VideoReformatter,
+) -> None:
+    frame, colour = _frame_at(data, at, cancel, reformat)
     try:
         faces = _Detector(engine, colour)(frame, True)
         if not faces:
@@ -223,11 +233,13 @@ def _introduce(cast: Cast, engine: Engine, data: Buffer, at: float, ids: tuple[s
         frame.data.fill(0)
 
 
-def _look_for_faces(engine: Engine, data: Buffer, start: float, end: float, cancel: CancelToken) -> None:
+def _look_for_faces(
+    engine: Engine, data: Buffer, start: float, end: float, cancel: CancelToken, reformat: VideoReformatter
+) -> None:
     """Raises `NoFace` when none of a dozen frames all over the clip shows a face: better now than half way."""
     for at in np.linspace(start, end, _SCAN, endpoint=False):
         cancel.check()
-        frame, colour = _frame_at(data, float(at), cancel)
+        frame, colour = _frame_at(data, float(at), cancel, reformat)
         try:
             if _Detector(engine, colour)(frame, True):
                 return

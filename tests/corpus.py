@@ -66,7 +66,7 @@ CORPUS: dict[str, Recipe] = {
         _BASE, options={"preset": "veryfast", "crf": "16", "bf": "0", "flags": "+ilme+ildct", "x264-params": "tff=1"}
     ),
     "audio longer": replace(_BASE, audio_seconds=2.5),
-    "start offset": replace(_BASE, times=[12288 + index * 512 for index in range(FRAMES)], base=Fraction(1, 12288)),
+    "start offset": replace(_BASE, times=[12345 + index * 512 for index in range(FRAMES)], base=Fraction(1, 12288)),
     "fragmented": replace(_BASE, movflags="frag_keyframe+empty_moov"),
     "pcm": replace(_BASE, container="mov", audio="pcm_s16le"),
     "vp9, opus, webm": replace(
