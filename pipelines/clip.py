@@ -29,7 +29,8 @@ VIDEO_CODECS: Final = ("h264", "hevc", "vp8", "vp9", "av1")
 _MAX_STREAMS: Final = 32
 _MAX_PACKETS: Final = 400_000
 _SECONDS_SLACK: Final = 0.05
-_ROUNDING: Final = Fraction(1, 2000)
+ROUNDING: Final = Fraction(1, 2000)
+"""Seconds by which files and players round."""
 _OPTIONS: Final = {
     "protocol_whitelist": "none",
     "enable_drefs": "0",
@@ -122,7 +123,7 @@ def opened(data: Buffer) -> Iterator[tuple[InputContainer, VideoStream]]:
 def ticks(seconds: float, base: Fraction) -> int:
     """The first tick of `base` at or after `seconds`; half a millisecond early counts as there, since files and
     players round."""
-    return math.ceil((Fraction(seconds) - _ROUNDING) / base)
+    return math.ceil((Fraction(seconds) - ROUNDING) / base)
 
 
 def zero(start: float, base: Fraction) -> int:

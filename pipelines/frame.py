@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.errors import Cancelled
 
 Plane = npt.NDArray[np.uint8]
 
@@ -62,13 +63,16 @@ class FramePool:
         self._free: list[Plane] = []
         self._all: list[Plane] = []
         self._change = threading.Condition()
+        self._closed = False
 
     def take(self, cancel: CancelToken) -> Frame:
-        """Waits for a free one. Raises `Cancelled`."""
+        """Waits for a free one. Raises `Cancelled`, also when the pool is closed."""
         with self._change:
-            while not self._free and not self._left:
+            while not self._closed and not self._free and not self._left:
                 cancel.check()
                 self._change.wait(0.1)
+            if self._closed:
+                raise Cancelled
             if self._free:
                 return Frame(self._free.pop())
             self._left -= 1
@@ -80,6 +84,12 @@ class FramePool:
         with self._change:
             self._free.append(frame.data)
             self._change.notify()
+
+    def close(self) -> None:
+        """Nobody gets another frame: whoever waits for one stops waiting. Idempotent."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
 
     def wipe(self) -> None:
         """Overwrite every frame there ever was, lent ones too. Call when all stages have ended."""

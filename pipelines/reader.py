@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
 
 from nanoswap.pipelines.cancel import CancelToken
-from nanoswap.pipelines.clip import opened, ticks, zero
+from nanoswap.pipelines.clip import ROUNDING, opened, ticks, zero
 from nanoswap.pipelines.container import Buffer
 from nanoswap.pipelines.errors import TooLarge, Undecodable
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
@@ -71,7 +71,7 @@ class Reader:
     ) -> None:
         self._data, self._cancel, self._start, self._end = data, cancel, start, end
         self._reformat = reformat or VideoReformatter()
-        first = next(self._pictures(), None)
+        first = next(self._pictures(lead=True), None)
         if first is None:
             raise Undecodable("The clip has no frames there.")
         self._turn = turn_of(first)
@@ -103,8 +103,23 @@ class Reader:
             frame.pts = last
             yield frame
 
-    def _pictures(self) -> Iterator[VideoFrame]:
-        """Decoded frames between start and end, progressive. `_base` and `_aspect` are known after the first."""
+    def still(self, pool: FramePool) -> Frame:
+        """The frame that a player shows at `start`: the last that has begun by then, else the first of all."""
+        shown: VideoFrame | None = None
+        for picture in self._pictures(lead=True):
+            self._cancel.check()
+            if shown is not None and (picture.pts or 0) * self._base > self._start + ROUNDING:
+                break
+            shown = picture
+        if shown is None:
+            raise Undecodable("The clip has no frames there.")
+        frame = pool.take(self._cancel)
+        self._fill(frame, self._plain(shown))
+        return frame
+
+    def _pictures(self, lead: bool = False) -> Iterator[VideoFrame]:
+        """Decoded frames between start and end, progressive; `lead`: also those before start that must be decoded to
+        get there. `_base` and `_aspect` are known after the first."""
         with opened(self._data) as (container, video):
             self._base = video.time_base or Fraction(1, 1000)
             self._aspect = Fraction(video.sample_aspect_ratio or 1) or Fraction(1)
@@ -117,7 +132,7 @@ class Reader:
                 if picture.is_corrupt:
                     raise Undecodable("The clip is damaged.")
                 time = picture.pts
-                if time is not None and low is not None and time < low:
+                if time is not None and low is not None and time < low and not lead:
                     self._cancel.check()
                     continue
                 if time is not None and high is not None and time >= high:

@@ -60,8 +60,8 @@ class ClipOptions:
 class ClipSwap:
     """A swap that is ready to be made. frames: how many will be made; codecs: RFC 6381, of the result.
 
-    Iterate once over the parts of the result; close it, from any thread but inside the iteration only after
-    the token is raised. Every failure that can be known from the files is raised by `open_swap`, before this exists.
+    Iterate once over the parts of the result, and close it when nobody is in the iteration. Every failure
+    that can be known from the files is raised by `open_swap`, before this exists.
     """
 
     def __init__(self, stack: ExitStack, frames: int, codecs: str, parts: Generator[bytes, None, None]) -> None:
@@ -138,6 +138,8 @@ def open_swap(
                 stages.callback(painted.close)
                 # The first stage to stop is the first: a stage waits for the one before it, never the other way.
                 stages.callback(frames.close)
+                # Unless it waits for a frame that the later stages hold.
+                stages.callback(pool.close)
                 done = 0
                 for frame in painted:
                     writer.write(frame)
@@ -207,11 +209,7 @@ def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: Image
 def _frame_at(data: Buffer, at: float, cancel: CancelToken, reformat: VideoReformatter) -> tuple[Frame, Colour]:
     reader = Reader(data, cancel, start=at, reformat=reformat)
     pool = FramePool(reader.shape.width, reader.shape.height, 1)
-    frames = reader.frames(pool)
-    try:
-        return next(frames), reader.shape.colour
-    finally:
-        frames.close()
+    return reader.still(pool), reader.shape.colour
 
 
 def _introduce(
@@ -262,7 +260,7 @@ def _chunks(frames: Ahead[Frame]) -> Iterator[tuple[list[Frame], bool]]:
     chunk: list[Frame] = []
     cut, before = True, None
     for frame in frames:
-        tiny = np.asarray(cv2.resize(frame.y, (64, 36), interpolation=cv2.INTER_AREA), np.uint8)
+        tiny = _tiny(frame.y)
         if chunk and before is not None and _differ(before, tiny):
             yield chunk, cut
             chunk, cut = [], True
@@ -275,6 +273,12 @@ def _chunks(frames: Ahead[Frame]) -> Iterator[tuple[list[Frame], bool]]:
             chunk, cut = [], False
     if chunk:
         yield chunk, cut
+
+
+def _tiny(plane: Plane) -> Plane:
+    """64 by 36, each the mean of sixteen samples: as good for this as the mean of all, at a fiftieth of the cost."""
+    sampled = cv2.resize(plane, (256, 144), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(cv2.resize(sampled, (64, 36), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _differ(a: Plane, b: Plane) -> bool:

@@ -80,3 +80,10 @@ def test_planes_of_a_frame_are_views() -> None:
     frame.v.fill(3)
     assert (frame.width, frame.height, frame.u.shape) == (8, 4, (2, 4))
     assert np.bincount(frame.data.ravel()).tolist() == [0, 32, 8, 8]
+
+
+@pytest.mark.parametrize(("seconds", "number"), [(0.0, 0), (0.5, 12), (0.53, 12), (0.541, 12), (0.542, 13), (99.0, 29)])
+def test_still_is_the_frame_that_a_player_shows(seconds: float, number: int) -> None:
+    reader = Reader(make(CORPUS["b-frames"]), CancelToken(), start=seconds)
+    frame = reader.still(FramePool(reader.shape.width, reader.shape.height, 1))
+    assert read_number(small(frame, 9999, reader.shape.colour)) == number

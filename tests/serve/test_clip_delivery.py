@@ -1,0 +1,139 @@
+"""A clip on its way out: a pulse when nothing is ready, an end to patience, and an honest account of how it ended."""
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator, Generator
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.errors import Undecodable
+from nanoswap.pipelines.swap_clip import ClipSwap
+from nanoswap.serve import clip_delivery
+from nanoswap.serve.clip_delivery import FREE_BOX, ClipDelivery
+from nanoswap.serve.heartbeat import with_heartbeat
+from nanoswap.serve.problems import as_problem
+from nanoswap.serve.reception import Received
+from nanoswap.serve.turn import Turn
+
+Made = Generator[bytes, None, None]
+
+
+class Ending:
+    """What the room would be told."""
+
+    def __init__(self) -> None:
+        self.code: str | None = None
+        self.closed = False
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        self.closed = True
+        self.code = as_problem(error).code if isinstance(error, Exception) else None
+        return False
+
+
+async def deliver(
+    made: Made, *, send: Any = None, seconds: float = 5.0, left: bool = False
+) -> tuple[list[dict[str, Any]], Turn, Ending]:
+    sent: list[dict[str, Any]] = []
+
+    async def keep(message: dict[str, Any]) -> None:
+        sent.append(message)
+        if send is not None:
+            await send(message)
+
+    turn, gone, ending, stack = Turn(SimpleNamespace(), CancelToken()), asyncio.Event(), Ending(), AsyncExitStack()  # type: ignore[arg-type]
+    if left:
+        gone.set()
+    await stack.enter_async_context(ending)
+    clip = ClipSwap(SimpleNamespace(close=lambda: None), 7, "avc1.640028", made)  # type: ignore[arg-type]
+    response = ClipDelivery(clip, Received(turn, SimpleNamespace(), gone), asyncio.Semaphore(1), seconds, stack)  # type: ignore[arg-type]
+    await response({"type": "http"}, None, keep)  # type: ignore[arg-type]
+    return sent, turn, ending
+
+
+def whole(sent: list[dict[str, Any]]) -> bool:
+    return sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+async def test_whole_clip_is_accounted_for() -> None:
+    sent, turn, ending = await deliver(part for part in (b"one", b"two"))
+    headers = dict(sent[0]["headers"])
+    assert headers[b"content-type"] == b'video/mp4; codecs="avc1.640028"'
+    assert headers[b"x-frames"] == b"7"
+    assert b"content-length" not in headers
+    assert [message["body"] for message in sent[1:]] == [b"one", b"two", b""]
+    assert whole(sent)
+    assert turn.outcome is not None
+    assert (turn.outcome.bytes, turn.outcome.sha256) == (6, hashlib.sha256(b"onetwo").hexdigest())
+    assert (ending.closed, ending.code) == (True, None)
+
+
+async def test_failure_in_the_middle_cuts_the_stream_and_is_told_to_the_room() -> None:
+    def made() -> Made:
+        yield b"one"
+        raise Undecodable
+
+    sent, turn, ending = await deliver(made())
+    assert not whole(sent)
+    assert turn.outcome is None
+    assert ending.code == "undecodable"
+
+
+async def test_silence_is_filled_with_boxes_that_players_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_delivery, "BEAT_SECONDS", 0.05)
+
+    def made() -> Made:
+        threading.Event().wait(0.3)
+        yield b"one"
+
+    sent, turn, _ = await deliver(made())
+    bodies = [message["body"] for message in sent[1:-1]]
+    assert bodies.count(FREE_BOX) >= 2
+    assert bodies[-1] == b"one"
+    assert turn.outcome is not None
+    assert turn.outcome.bytes == sum(map(len, bodies))
+
+
+@pytest.mark.parametrize("limit", ["stall", "whole"])
+async def test_nobody_holds_a_turn_by_reading_slowly(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(clip_delivery, "STALL_SECONDS", 0.1 if limit == "stall" else 30)
+
+    async def slow(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(10)
+
+    sent, turn, ending = await deliver((b"x" for _ in range(9)), send=slow, seconds=30 if limit == "stall" else 0.2)
+    assert not whole(sent)
+    assert turn.outcome is None
+    assert ending.code == "slow_reader"
+
+
+async def test_who_has_left_gets_nothing_more() -> None:
+    sent, turn, ending = await deliver((b"x" for _ in range(9)), left=True)
+    assert [message["type"] for message in sent] == ["http.response.start"]
+    assert turn.outcome is None
+    assert ending.code == "incomplete"
+
+
+async def test_heartbeat_closes_what_it_reads() -> None:
+    closed = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(10)
+            yield 2
+        finally:
+            closed.set()
+
+    beats = with_heartbeat(items(), lambda: 0.01)
+    assert [await anext(beats) for _ in range(3)] == [1, None, None]
+    await beats.aclose()
+    assert closed.is_set()
