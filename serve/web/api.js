@@ -76,6 +76,25 @@ export class Api {
     });
   }
 
+  /** Upload for a clip, which comes back while it is made: fetch, because XMLHttpRequest hands nothing over before the
+   * end. The upload's progress comes with the ticket's events. Resolves to {blob, frames}. */
+  async uploadClip(/** @type {string} */ path, /** @type {string} */ grant, /** @type {FormData} */ form,
+    /** @type {(what: string, value: any) => void} */ tell, /** @type {AbortSignal} */ signal) {
+    const answer = await this.send(path, { method: "POST", headers: { Grant: grant }, body: form, signal });
+    if (!answer.ok || !answer.body) throw await problem(answer);
+    const type = answer.headers.get("Content-Type") || "video/mp4";
+    tell("begin", type);
+    const parts = [];
+    for (const reader = answer.body.getReader(); ;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      parts.push(value);
+      tell("part", value);
+    }
+    tell("end", null);
+    return { blob: new Blob(parts, { type }), frames: Number(answer.headers.get("X-Frames")) };
+  }
+
   /** Snapshots of a ticket until it has ended. @param {any} ticket @param {AbortSignal} signal */
   async *events(ticket, signal) {
     for (let failures = 0; !signal.aborted;) {

@@ -1,16 +1,26 @@
 /** The page: what is chosen, what may be pressed, what is shown. */
 import { Api, Problem } from "/web/api.js";
 import { photograph } from "/web/camera.js";
-import { code } from "/web/code.js";
+import { Clip, isClip } from "/web/clip.js";
+import { CodeBox } from "/web/code.js";
 import { forget, keep, kept } from "/web/keep.js";
-import { byId, duration, range, say, show } from "/web/page.js";
+import { byId, say, show } from "/web/page.js";
 import { drawFaces } from "/web/picker.js";
 import { droppable, prepare } from "/web/pictures.js";
+import { Preview } from "/web/preview.js";
+import { Progress } from "/web/progress.js";
+import { watchQueue } from "/web/queue.js";
+import { Result } from "/web/result.js";
 import { Session } from "/web/session.js";
+import { SignIn } from "/web/sign_in.js";
 import { follow, join } from "/web/swap.js";
+import { Trim } from "/web/trim.js";
 import { words } from "/web/words.js";
 
-/** @typedef {{blob: Blob, width: number, height: number, url: string, found: any, chosen: Set<string>}} Picture */
+/** What was chosen. `blob` is uploaded; `seen` is the picture that faces are chosen on: the same, or a frame of a clip
+ * (null while there is none, or when this browser can't decode the clip).
+ * (`at`: seconds of that frame.)
+ * @typedef {{blob: Blob, seen: Blob | null, at: number, clip: Clip | null, width: number, height: number, url: string, found: any, chosen: Set<string>}} Chosen */
 
 class App {
   /** @param {any} config */
@@ -18,47 +28,62 @@ class App {
     this.config = config;
     this.session = new Session(config.auth);
     this.api = new Api(this.session);
-    /** @type {Record<string, Picture | null>} */
-    this.pictures = { source: null, target: null };
-    this.language = "curl";
+    /** @type {Record<string, Chosen | null>} */
+    this.chosen = { source: null, target: null };
     /** @type {AbortController | null} */
     this.running = null;
     this.job = null;
-    this.promised = 0;
-    this.lastPart = "target";
+    this.lookAtQueue = () => {};
+    this.signIn = new SignIn(this.session, config.auth, () => this.lookAgain());
+    this.code = new CodeBox(() => this.now());
+    this.result = new Result();
+    this.preview = new Preview(/** @type {HTMLVideoElement} */ (byId("preview")));
+    this.trim = new Trim(({ looked }) => this.trimmed(looked));
   }
 
   async start() {
-    say("consent-text", this.config.consent.text);
-    say("version", this.config.version);
-    say("engine", this.config.engine.label);
+    const { clips, config } = this;
+    say("consent-text", config.consent.text);
+    say("version", config.version);
+    say("engine", config.engine.label);
+    if (clips) {
+      say("step-2-text", "The photo or clip to change");
+      say("target-hint", "Drop, paste or choose a photo or a clip. If it shows several people, you choose who changes.");
+      say("target-choose", "Choose a photo or clip");
+      byId("target-file").setAttribute("accept", "image/*,video/mp4,video/quicktime,video/webm,video/x-matroska,.mkv");
+    }
     for (const part of ["source", "target"]) this.wire(part);
     document.addEventListener("paste", (event) => {
-      const file = [...(event.clipboardData?.files || [])].find((one) => one.type.startsWith("image/"));
-      if (file) this.take(this.pictures.source ? "target" : "source", file);
+      const file = [...(event.clipboardData?.files || [])].find((one) => this.wanted("target", one));
+      if (file) this.take(this.chosen.source || isClip(file) ? "target" : "source", file);
     });
     byId("consent").addEventListener("change", () => this.hint());
     byId("form").addEventListener("submit", (event) => { event.preventDefault(); this.swap(); });
     byId("cancel").addEventListener("click", () => this.cancel());
     byId("retry").addEventListener("click", () => { show("failure", false); show("before-swap", true); this.hint(); });
     byId("again").addEventListener("click", () => this.reset());
-    byId("slider").addEventListener("input", () => this.compare());
-    this.wireSignIn();
-    this.wireCode();
     for (const name of ["online", "offline"]) addEventListener(name, () => show("offline", !navigator.onLine));
     show("offline", !navigator.onLine);
-    await this.account();
+    await this.signIn.account();
     this.hint();
-    this.watchQueue();
+    this.lookAtQueue = watchQueue(this.api, config.links.queue, () => this.kind);
     const job = await kept();
     if (job) this.run(job);
   }
+
+  /** Are clips offered here? */
+  get clips() { return Boolean(this.config.limits.video); }
+
+  get kind() { return this.chosen.target?.clip ? "video" : "image"; }
+
+  /** @param {string} part @param {File} file */
+  wanted(part, file) { return file.type.startsWith("image/") || (part === "target" && this.clips && isClip(file)); }
 
   /** @param {string} part */
   wire(part) {
     const input = /** @type {HTMLInputElement} */ (byId(`${part}-file`));
     input.addEventListener("change", () => { if (input.files?.[0]) this.take(part, input.files[0]); input.value = ""; });
-    droppable(byId(`${part}-drop`), (file) => this.take(part, file));
+    droppable(byId(`${part}-drop`), (file) => this.wanted(part, file), (file) => this.take(part, file));
     byId(`${part}-camera`).addEventListener("click", async () => {
       const blob = await photograph();
       if (blob) this.take(part, blob);
@@ -67,57 +92,120 @@ class App {
 
   /** @param {string} part @param {Blob} file */
   async take(part, file) {
-    const prepared = await prepare(file);
-    const old = this.pictures[part];
-    if (old) URL.revokeObjectURL(old.url);
-    const picture = { ...prepared, url: URL.createObjectURL(prepared.blob), found: null, chosen: new Set() };
-    this.pictures[part] = picture;
-    const area = byId(`${part}-drop`);
-    const image = /** @type {HTMLImageElement} */ (area.querySelector("img"));
-    image.src = picture.url;
-    area.querySelector(".empty")?.toggleAttribute("hidden", true);
-    area.querySelector(".photo")?.toggleAttribute("hidden", false);
-    area.querySelector(".faces")?.replaceChildren();
-    show("done", false);
-    show("failure", false);
-    show("before-swap", !this.running);
-    this.hint();
-    this.findFaces(part, picture);
-  }
-
-  /** Ask which faces there are, once somebody is signed in. @param {string} part @param {Picture} picture */
-  async findFaces(part, picture) {
-    if (!(await this.session.who())) return;
-    const form = new FormData();
-    form.append("target", picture.blob, "picture");
+    let prepared;
+    if (part === "target") say("picker-note", "");
     try {
-      const answer = await this.api.repeat(this.config.links.faces, { method: "POST", body: form });
-      picture.found = await answer.json();
+      prepared = part === "target" && this.clips && isClip(file) ? await this.open(file) : { ...(await prepare(file)), clip: null };
     } catch (error) {
-      if (this.pictures[part] === picture) this.note(part, words(error)[0]);
+      const { detail, message } = /** @type {any} */ (error);
+      say("picker-note", detail ? `${message}: ${detail}` : words(error).join(". "));
       return;
     }
-    if (this.pictures[part] !== picture) return;
-    picture.width ||= picture.found.width;
-    picture.height ||= picture.found.height;
+    const old = this.chosen[part];
+    if (old) { URL.revokeObjectURL(old.url); old.clip?.close(); }
+    const { clip } = prepared;
+    const one = { ...prepared, seen: clip ? null : prepared.blob, at: 0, url: "", found: null, chosen: new Set() };
+    this.chosen[part] = one;
+    if (part === "target" && clip) this.trim.open(clip, this.config.limits.video.max_seconds);
+    if (part === "target" && !clip) this.trim.close();
+    const area = byId(`${part}-drop`);
+    area.querySelector(".empty")?.toggleAttribute("hidden", true);
+    area.querySelector(".photo")?.toggleAttribute("hidden", false);
+    this.result.clear();
+    show("failure", false);
+    show("before-swap", !this.running);
+    this.lookAtQueue();
+    if (clip) await this.look(one);
+    else this.draw(part, one);
+    this.hint();
+    this.findFaces(part, one);
+  }
+
+  /** @param {Blob} file */
+  async open(file) {
+    const clip = await Clip.open(file, this.config.limits.video);
+    return { blob: file, clip, width: clip.width, height: clip.height };
+  }
+
+  /** Show what is chosen. @param {string} part @param {Chosen} one */
+  draw(part, one) {
+    const area = byId(`${part}-drop`);
+    const image = /** @type {HTMLImageElement} */ (area.querySelector("img"));
+    if (one.url) URL.revokeObjectURL(one.url);
+    one.url = one.seen ? URL.createObjectURL(one.seen) : "/web/icon.svg";
+    image.src = one.url;
+    image.alt = part === "source" ? "Your portrait" : one.clip ? "A frame of your clip" : "Your photo";
+    area.querySelector(".faces")?.replaceChildren();
+  }
+
+  /** Take the frame of a clip that the person wants to look at. @param {Chosen} one */
+  async look(one) {
+    const at = this.trim.at;
+    const still = await /** @type {Clip} */ (one.clip).still(at);
+    if (this.chosen.target !== one || this.trim.at !== at) return;
+    one.seen = still && still.blob;
+    one.at = still ? still.at : at;
+    one.found = null;
+    one.chosen.clear();
+    this.draw("target", one);
+    if (!one.seen) say("picker-note", "This browser can't show this clip. It can be swapped all the same: every face in it changes.");
+  }
+
+  /** @param {boolean} looked */
+  async trimmed(looked) {
+    const one = this.chosen.target;
+    if (!one?.clip) return;
+    this.hint();
+    if (looked && one.seen) { await this.look(one); this.findFaces("target", one); }
+  }
+
+  /** Somebody has signed in: what was chosen before can be looked at now. */
+  async lookAgain() {
+    for (const part of ["source", "target"]) {
+      const one = this.chosen[part];
+      if (one && !one.found) await this.findFaces(part, one);
+    }
+  }
+
+  /** Ask which faces there are, once somebody is signed in. @param {string} part @param {Chosen} one */
+  async findFaces(part, one) {
+    const { seen } = one;
+    if (!seen || !(await this.session.who())) return;
+    const form = new FormData();
+    form.append("target", seen, "picture");
+    let found;
+    try {
+      const answer = await this.api.repeat(this.config.links.faces, { method: "POST", body: form });
+      found = await answer.json();
+    } catch (error) {
+      if (this.chosen[part] === one) say("picker-note", words(error)[0]);
+      return;
+    }
+    if (this.chosen[part] !== one || one.seen !== seen) return;
+    one.found = found;
+    one.width ||= found.width;
+    one.height ||= found.height;
     const several = part === "target";
-    for (const face of several ? picture.found.faces : picture.found.faces.slice(0, 1)) picture.chosen.add(face.id);
+    for (const face of several ? found.faces : found.faces.slice(0, 1)) one.chosen.add(face.id);
     const layer = /** @type {HTMLElement} */ (byId(`${part}-drop`).querySelector(".faces"));
-    drawFaces(layer, picture.found, several, picture.chosen, () => { this.hint(); this.drawCode(); });
-    const count = picture.found.faces.length;
-    if (!count) this.note(part, `No face was found ${several ? "in the photo" : "in the portrait"}. Choose one where it is seen from the front.`);
-    else if (several && count > 1) this.note(part, `${count} faces found. Press a face to keep it as it is.`);
-    else if (several) this.note(part, "One face found.");
+    drawFaces(layer, found, several, one.chosen, () => this.hint());
+    const count = found.faces.length;
+    if (one.clip && !count) say("picker-note", "No face on this frame. Faces that come later are swapped, or choose another frame.");
+    else if (!count) say("picker-note", `No face was found ${several ? "in the photo" : "in the portrait"}. Choose one where it is seen from the front.`);
+    else if (several) say("picker-note", count > 1 ? `${count} faces found. Press a face to keep it as it is.` : "One face found.");
     this.hint();
   }
 
-  /** @param {string} _part @param {string} text */
-  note(_part, text) { say("picker-note", text); }
-
   get faces() {
-    const target = this.pictures.target;
+    const target = this.chosen.target;
     if (!target?.found || target.chosen.size === target.found.faces.length) return "all";
     return [...target.chosen].join(",");
+  }
+
+  /** Form fields about the part of a clip and the frame that faces were chosen on. */
+  get part() {
+    if (!this.chosen.target?.clip) return {};
+    return { ...this.trim.part, ...(this.faces === "all" ? {} : { at: String(this.chosen.target.at) }) };
   }
 
   /** Say what is still missing; the button explains itself rather than being dead. */
@@ -126,31 +214,36 @@ class App {
     const button = byId("swap");
     if (missing) button.setAttribute("aria-disabled", "true"); else button.removeAttribute("aria-disabled");
     say("hint", missing);
-    this.drawCode();
+    this.code.draw();
   }
 
   missing() {
-    const { source, target } = this.pictures;
+    const { source, target } = this.chosen;
     if (!source) return "Choose the face to use.";
-    if (!target) return "Choose the photo to change.";
-    if (target.found && !target.found.faces.length) return "The photo needs a face to change.";
+    if (!target) return this.clips ? "Choose the photo or clip to change." : "Choose the photo to change.";
+    if (!target.clip && target.found && !target.found.faces.length) return "The photo needs a face to change.";
     if (source.found && !source.found.faces.length) return "The portrait needs a face.";
-    if (target.found && !target.chosen.size) return "Choose at least one face to change.";
+    if (target.found?.faces.length && !target.chosen.size) return "Choose at least one face to change.";
+    if (target.clip && !this.trim.frames) return "Choose a part of the clip that has frames.";
+    if (target.clip && this.trim.frames > this.config.limits.video.max_frames) {
+      return `Choose a shorter part: at most ${this.config.limits.video.max_frames} frames.`;
+    }
     if (!(/** @type {HTMLInputElement} */ (byId("consent")).checked)) return "Agree to the statement above.";
     return "";
   }
 
   async swap() {
     if (this.missing() || this.running) { this.hint(); return; }
-    if (!(await this.session.who())) { this.openSignIn(() => this.swap()); return; }
-    const { source, target } = this.pictures;
+    if (!(await this.session.who())) { this.signIn.open(() => this.swap()); return; }
+    const { source, target } = this.chosen;
     if (!source || !target) return;
     if (!target.width) { say("hint", "Looking at the photo …"); await this.findFaces("target", target); }
     if (!target.width || this.missing()) { this.hint(); return; }
     const [sourceFace] = source.chosen;
     this.run({
-      key: crypto.randomUUID(), source: source.blob, target: target.blob, width: target.width, height: target.height,
-      faces: this.faces, sourceFace, consent: this.config.consent.id, ticket: null,
+      key: crypto.randomUUID(), kind: this.kind, source: source.blob, target: target.blob, width: target.width, height: target.height,
+      frames: target.clip ? this.trim.frames : 1, faces: this.faces, part: this.part, sourceFace,
+      consent: this.config.consent.id, ticket: null,
     });
   }
 
@@ -158,77 +251,36 @@ class App {
   async run(job) {
     this.running = new AbortController();
     this.job = job;
-    this.promised = 0;
-    for (const id of ["before-swap", "failure", "done"]) show(id, false);
+    const progress = new Progress(job.kind);
+    this.result.clear();
+    for (const id of ["before-swap", "failure", "preview"]) show(id, false);
     show("waiting", true);
-    say("place", "Taking a place in line …");
-    say("eta", "");
     try {
       await keep(job);
       if (!job.ticket) {
         job.ticket = await join(this.api, job);
         await keep(job);
       }
-      const result = await follow(this.api, job, (what, value) => this.tell(what, value), this.running.signal);
-      this.finish(job, result);
+      const result = await follow(this.api, job, (what, value) => this.tell(progress, what, value), this.running.signal);
+      this.result.show(job, result);
     } catch (error) {
       this.fail(/** @type {any} */ (error));
     } finally {
       await forget();
       this.running = null;
       this.job = null;
+      this.preview.close();
       show("waiting", false);
     }
   }
 
-  /** @param {string} what @param {any} value */
-  tell(what, value) {
-    const bar = /** @type {HTMLProgressElement} */ (byId("progress"));
-    if (what === "upload") {
-      bar.value = value * 0.4;
-      say("place", value < 1 ? "Your turn: uploading" : "Swapping");
-      return;
-    }
-    const ticket = value;
-    if (ticket.state === "waiting") {
-      bar.removeAttribute("value");
-      say("place", ticket.position === 1 ? "You are next" : `Place ${ticket.position} in line`);
-      say("eta", ticket.eta ? this.estimate(ticket.eta) : "No GPU is ready at the moment. Your place is kept.");
-    } else if (ticket.state === "parked") {
-      say("place", "Your place is kept");
-      say("eta", "The connection was interrupted. We go on where we were.");
-    } else if (ticket.state === "running") {
-      const steps = ["decode", "detect", "swap", "encode"];
-      const stage = ticket.progress ? steps.indexOf(ticket.progress.stage) : 0;
-      bar.value = 0.4 + 0.15 * Math.max(0, stage);
-      say("place", "Swapping");
-      say("eta", "");
-    }
-  }
-
-  /** The estimate, honest about getting worse. @param {{p50: number, p90: number}} eta */
-  estimate(eta) {
-    const end = Date.now() / 1000 + eta.p90;
-    const later = this.promised && end > this.promised + Math.max(3, 0.2 * eta.p90);
-    if (!this.promised || end < this.promised) this.promised = end;
-    if (!later) return `Your turn in ${range(eta)}.`;
-    return `Busier than expected: your turn in ${range(eta)}.`;
-  }
-
-  /** @param {any} job @param {{blob: Blob, faces: number}} result */
-  finish(job, result) {
-    const [after, before] = [byId("after"), byId("before")].map((one) => /** @type {HTMLImageElement} */ (one));
-    for (const image of [after, before]) if (image.src) URL.revokeObjectURL(image.src);
-    after.src = URL.createObjectURL(result.blob);
-    before.src = URL.createObjectURL(job.target);
-    const link = /** @type {HTMLAnchorElement} */ (byId("download"));
-    link.href = after.src;
-    link.download = `nanoswap.${result.blob.type.split("/")[1].replace("jpeg", "jpg")}`;
-    const faces = result.faces === 1 ? "1 face" : `${result.faces} faces`;
-    say("facts", `${faces} changed · ${Math.max(1, Math.round(result.blob.size / 1024))} KB · nothing is kept`);
-    this.compare();
-    show("done", true);
-    byId("slider").focus({ preventScroll: true });
+  /** @param {Progress} progress @param {string} what @param {any} value */
+  tell(progress, what, value) {
+    if (what === "ticket") progress.ticket(value);
+    else if (what === "upload") progress.upload(value);
+    else if (what === "begin") show("preview", this.preview.begin(value));
+    else if (what === "part") this.preview.push(value);
+    else this.preview.end();
   }
 
   /** @param {any} error */
@@ -242,7 +294,7 @@ class App {
     say("failure-title", title);
     say("failure-text", text);
     show("failure", true);
-    if (error instanceof Problem && error.status === 401) this.openSignIn(() => this.swap());
+    if (error instanceof Problem && error.status === 401) this.signIn.open(() => this.swap());
   }
 
   async cancel() {
@@ -252,123 +304,20 @@ class App {
   }
 
   reset() {
-    for (const id of ["after", "before"]) {
-      const image = /** @type {HTMLImageElement} */ (byId(id));
-      URL.revokeObjectURL(image.src);
-      image.removeAttribute("src");
-    }
-    show("done", false);
+    this.result.clear();
     show("before-swap", true);
     this.hint();
     byId("source-file").focus();
   }
 
-  compare() {
-    const share = Number(/** @type {HTMLInputElement} */ (byId("slider")).value);
-    byId("before").style.setProperty("clip-path", `inset(0 ${100 - share}% 0 0)`);
-  }
-
-  async account() {
-    const who = await this.session.who();
-    show("sign-in", !who);
-    show("sign-out", Boolean(who));
-    show("who", Boolean(who));
-    say("who", who || "");
-  }
-
-  wireSignIn() {
-    const dialog = /** @type {HTMLDialogElement} */ (byId("sign-in-dialog"));
-    const field = (/** @type {string} */ id) => /** @type {HTMLInputElement} */ (byId(id));
-    const { demo } = this.config.auth;
-    show("demo", Boolean(demo));
-    byId("sign-in").addEventListener("click", () => this.openSignIn(() => {}));
-    byId("sign-in-close").addEventListener("click", () => dialog.close());
-    byId("sign-out").addEventListener("click", async () => { await this.session.signOut(); await this.account(); });
-    byId("demo-sign-in").addEventListener("click", () => this.signIn(demo.email, demo.password));
-    byId("sign-in-form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.signIn(field("email").value, field("password").value);
-    });
-  }
-
-  /** @param {() => void} then */
-  openSignIn(then) {
-    this.afterSignIn = then;
-    say("sign-in-error", "");
-    const dialog = /** @type {HTMLDialogElement} */ (byId("sign-in-dialog"));
-    if (!dialog.open) dialog.showModal();
-  }
-
-  /** @param {string} email @param {string} password */
-  async signIn(email, password) {
-    try {
-      await this.session.signIn(email, password);
-    } catch (error) {
-      say("sign-in-error", words(error)[0]);
-      return;
-    }
-    /** @type {HTMLDialogElement} */ (byId("sign-in-dialog")).close();
-    await this.account();
-    for (const part of ["source", "target"]) {
-      const picture = this.pictures[part];
-      if (picture && !picture.found) await this.findFaces(part, picture);
-    }
-    this.afterSignIn?.();
-  }
-
-  wireCode() {
-    const tabs = ["curl", "python"];
-    for (const name of tabs) {
-      const tab = byId(`tab-${name}`);
-      const choose = () => {
-        this.language = name;
-        for (const other of tabs) {
-          byId(`tab-${other}`).setAttribute("aria-selected", String(other === name));
-          byId(`tab-${other}`).tabIndex = other === name ? 0 : -1;
-        }
-        byId("code").setAttribute("aria-labelledby", `tab-${name}`);
-        this.drawCode();
-      };
-      tab.addEventListener("click", choose);
-      tab.addEventListener("keydown", (event) => {
-        if (!["ArrowLeft", "ArrowRight"].includes(event.key)) return;
-        const other = byId(`tab-${tabs[1 - tabs.indexOf(name)]}`);
-        other.click();
-        other.focus();
-      });
-    }
-    byId("copy").addEventListener("click", async () => {
-      await navigator.clipboard.writeText(byId("code").textContent || "");
-      say("copy", "Copied");
-      setTimeout(() => say("copy", "Copy"), 2000);
-    });
-  }
-
-  drawCode() {
-    const { source, target } = this.pictures;
+  /** What the code box shows. */
+  now() {
+    const { source, target } = this.chosen;
     const bytes = (source?.blob.size || 200000) + (target?.blob.size || 210000);
-    const now = { bytes, width: target?.width || 1200, height: target?.height || 900, faces: this.faces };
-    say("code", code(this.language, now));
-  }
-
-  async watchQueue() {
-    const dot = byId("queue");
-    const look = async () => {
-      try {
-        const { image } = await this.api.open(this.config.links.queue);
-        dot.className = `pulse ${image.workers ? "open" : "closed"}`;
-        const gpus = image.workers === 1 ? "1 GPU process ready" : `${image.workers} GPU processes ready`;
-        const wait = image.eta && image.eta.p90 >= 1.5 ? `about ${duration(image.eta.p90)} wait` : "no wait";
-        say("queue", image.workers ? `${gpus} · ${image.waiting} in line · ${wait}` : "Closed: no GPU is ready right now");
-      } catch {
-        dot.className = "pulse closed";
-        say("queue", "The service can't be reached right now");
-      }
+    return {
+      kind: this.kind, bytes, width: target?.width || 1200, height: target?.height || 900,
+      frames: target?.clip ? this.trim.frames : 1, faces: this.faces, part: this.part, consent: this.config.consent.id,
     };
-    for (;;) {
-      if (!document.hidden) await look();
-      await new Promise((done) => setTimeout(done, 5000));
-    }
   }
 }
 

@@ -1,4 +1,4 @@
-/** What a reload must not lose: the ticket, and the two pictures until the swap has ended. This browser only. */
+/** What a reload must not lose: the ticket, and the pictures or the clip until the swap has ended. This browser only. */
 
 const DATABASE = "nanoswap";
 const STORE = "swap";

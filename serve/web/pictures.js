@@ -29,8 +29,9 @@ export async function prepare(file) {
   return { blob, width: canvas.width, height: canvas.height };
 }
 
-/** Let one area take dropped files. @param {HTMLElement} area @param {(file: File) => void} take */
-export function droppable(area, take) {
+/** Let one area take dropped files. @param {HTMLElement} area @param {(file: File) => boolean} wanted
+ * @param {(file: File) => void} take */
+export function droppable(area, wanted, take) {
   for (const name of ["dragenter", "dragover"]) {
     area.addEventListener(name, (event) => { event.preventDefault(); area.classList.add("over"); });
   }
@@ -38,7 +39,7 @@ export function droppable(area, take) {
     area.addEventListener(name, (event) => { event.preventDefault(); area.classList.remove("over"); });
   }
   area.addEventListener("drop", (event) => {
-    const file = [...(event.dataTransfer?.files || [])].find((one) => one.type.startsWith("image/"));
+    const file = [...(event.dataTransfer?.files || [])].find(wanted);
     if (file) take(file);
   });
 }

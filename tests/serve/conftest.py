@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser
 
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.serve.local import free_port
@@ -83,6 +84,15 @@ def service() -> Iterator[Service]:
         yield running
     finally:
         stop_service(running)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from tests.serve.browser import SHOTS, chromium
+
+    SHOTS.mkdir(exist_ok=True)
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -6,68 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, Request, expect
+from playwright.sync_api import Browser, Request, expect
 
-from tests.serve.browser import chromium
+from tests.serve.browser import SHOTS, Visit
 from tests.serve.conftest import Service, jpeg, wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.service]
-
-SHOTS = Path(__file__).parents[2] / ".artifacts"
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    SHOTS.mkdir(exist_ok=True)
-    with chromium() as running:
-        yield running
-
-
-class Visit:
-    """One person's page, with everything that went wrong in its console."""
-
-    def __init__(self, browser: Browser, service: Service, **context: object) -> None:
-        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | context)  # type: ignore[arg-type]
-        self.page: Page = self.context.new_page()
-        self.wrong: list[str] = []
-        self.page.on("console", lambda message: self.wrong.append(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.url = service.url
-        self.open()
-
-    def open(self) -> None:
-        self.page.goto(self.url)
-        self.page.wait_for_selector("html[data-ready]")
-
-    def sign_in(self) -> None:
-        self.page.get_by_role("button", name="Sign in", exact=True).first.click()
-        self.page.get_by_role("button", name="Sign in with the demo account").click()
-        expect(self.page.get_by_role("button", name="Sign out")).to_be_visible()
-
-    def choose(self, part: str, data: bytes) -> None:
-        self.page.set_input_files(f"#{part}-file", {"name": f"{part}.jpg", "mimeType": "image/jpeg", "buffer": data})
-
-    def ready(self, source: bytes, target: bytes) -> None:
-        self.sign_in()
-        self.choose("source", source)
-        self.choose("target", target)
-        self.page.locator("#target-drop .faces button").first.wait_for()
-        self.page.get_by_role("checkbox").check()
-
-    def kept_ticket(self) -> str | None:
-        """Id of the ticket that a reload would go on with."""
-        script = "() => import('/web/keep.js').then(keep => keep.kept()).then(job => job?.ticket?.id ?? null)"
-        return self.page.evaluate(script)  # type: ignore[no-any-return]
-
-    def axe(self) -> None:
-        found = Axe().run(self.page, options={"runOnly": RULES}).response["violations"]
-        assert found == [], [(item["id"], item["nodes"][0]["html"]) for item in found]
-
-    def close(self) -> None:
-        self.context.close()
 
 
 @pytest.fixture
