@@ -47,7 +47,8 @@ def portrait(name: str) -> Rgb:
 def _ground(width: int, height: int, seed: int) -> Rgb:
     """A soft texture without anything that looks like a face."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(60, 190, (height // 40 + 2, width // 40 + 2, 3)).astype(np.float32)
+    cell = max(40, height // 6)  # spots as large as heads would do for a gullible detector
+    coarse = rng.integers(60, 190, (height // cell + 2, width // cell + 2, 3)).astype(np.float32)
     fine = rng.normal(0, 6, (height, width, 1)).astype(np.float32)
     soft = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.clip(soft * 0.5 + 60 + cv2.GaussianBlur(fine, (0, 0), 1.0)[..., None], 0, 255).astype(np.uint8)
@@ -180,6 +181,11 @@ class Recipe:
             return list(self.times)
         step = 1 / self.rate / self.tick
         return [round(step * index) for index in range(self.frames)]
+
+    @property
+    def hidden(self) -> int:
+        """Frames before time 0, which nobody is shown."""
+        return sum(time < 0 for time in self.pts())
 
     def seconds(self, pts: int) -> float:
         return float(pts * self.tick)

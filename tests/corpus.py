@@ -67,6 +67,8 @@ CORPUS: dict[str, Recipe] = {
     ),
     "audio longer": replace(_BASE, audio_seconds=2.5),
     "start offset": replace(_BASE, times=[12345 + index * 512 for index in range(FRAMES)], base=Fraction(1, 12288)),
+    # Coded frames before time 0, which an edit list tells players to leave out.
+    "edit list": replace(_BASE, times=[(index - 8) * 512 for index in range(FRAMES)], base=Fraction(1, 12288)),
     "fragmented": replace(_BASE, movflags="frag_keyframe+empty_moov"),
     "pcm": replace(_BASE, container="mov", audio="pcm_s16le"),
     "vp9, opus, webm": replace(
@@ -101,7 +103,11 @@ def hostile(good: bytes) -> dict[str, tuple[bytes, str]]:
     at = good.index(b"mdat") + 4
     noise = random.Random(1).randbytes(len(good) - at)
     middle = at + (len(good) - at) // 2
+    streamed = make(replace(_BASE, frames=12, movflags="frag_keyframe+empty_moov"))
+    web = make(replace(CORPUS["vp8, matroska"], container="webm", frames=12, times=_WEB_TIMES[:12]))
     return cuts | {
+        "fragmented, cut": (streamed[: len(streamed) * 3 // 4], "undecodable"),
+        "web clip, cut": (web[: len(web) * 3 // 4], "undecodable"),
         "nothing but a head": (good[:16], "undecodable"),
         "a playlist": (playlist, "unsupported"),
         "a playlist that says it is an mp4": (good[:24] + playlist, "undecodable"),

@@ -29,6 +29,8 @@ export class Clip {
     if (found.width * found.height > limits.max_pixels) {
       throw tooLarge(`its frames, ${found.width} × ${found.height}, have too many pixels.`);
     }
+    // The same slack as the service's, for files whose times are rounded.
+    if (crowd(found.times) > limits.max_fps * 1.1 + 1) throw tooLarge(`it has more than ${limits.max_fps} frames a second.`);
     return new Clip(file, found);
   }
 
@@ -54,6 +56,9 @@ export class Clip {
     URL.revokeObjectURL(this.url);
   }
 }
+
+/** The most frames in any second. @param {Float64Array} times */
+const crowd = (times) => times.reduce((most, time, index) => Math.max(most, before(times, time + 1 - 1e-6) - index), 0);
 
 /** @param {string} detail */
 const tooLarge = (detail) => new Problem(413, { code: "too_large", title: "The clip is too large", detail, part: "target" });

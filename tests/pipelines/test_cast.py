@@ -9,6 +9,7 @@ from av.video.frame import VideoFrame
 
 from nanoswap.pipelines.cast import Cast, Choose
 from nanoswap.pipelines.face import Face
+from nanoswap.pipelines.flow import Seen
 from nanoswap.pipelines.frame import Frame
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.swap_clip import CHUNK
@@ -99,6 +100,20 @@ def test_known_again_after_a_cut_and_after_an_absence() -> None:
     found = followed(cast, clip, cuts=(24,))
     assert all(found)
     assert max(error(here[0], cut.actors[0], index) for index, here in enumerate(found)) < 0.2
+
+
+def test_of_two_in_one_place_the_one_who_looks_less_like_themselves_is_behind() -> None:
+    def pose(x: float) -> np.ndarray:
+        return np.array([[40.0, 0, x], [0, 40.0, 100]])
+
+    front = [Seen(pose(200 - 10 * step), 0.9) for step in range(10)]
+    back = [Seen(pose(100 + 10 * step), 0.7) for step in range(10)]
+    paths: dict[int, list[Seen | None]] = {1: list(back), 2: list(front)}
+    Cast("all", detect)._hide(paths)
+    assert paths[2] == front
+    lost = paths[1].index(None)
+    assert 0 < lost < 6
+    assert paths[1] == [*back[:lost], *[None] * (10 - lost)]
 
 
 def test_nobody_is_found_where_nobody_is() -> None:

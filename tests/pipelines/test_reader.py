@@ -1,6 +1,5 @@
 """Frames out of a clip: upright, even, eight bits, their own times, from a pool of a few."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -51,8 +50,9 @@ def test_a_part_begins_at_time_zero() -> None:
     assert times[1] * reader.shape.base == Fraction(1, 24)
 
 
-def test_damage_is_an_error_and_not_a_picture() -> None:
-    data = scrambled(make(replace(CORPUS["constant rate"], frames=12)), 7)
+@pytest.mark.parametrize("name", ["constant rate", "b-frames", "hevc", "vp9, opus, webm"])
+def test_damage_is_an_error_and_not_a_picture(name: str) -> None:
+    data = scrambled(make(CORPUS[name]), 15)
     with pytest.raises(Undecodable):
         numbers(data)
 
@@ -67,6 +67,9 @@ def test_pool_bounds_and_wipes() -> None:
         pool.take(cancel)
     pool.give(one)
     assert pool.take(CancelToken()).data is one.data
+    pool.close()
+    with pytest.raises(Cancelled):
+        pool.take(CancelToken())
     pool.wipe()
     assert not one.data.any()
     assert not two.data.any()
