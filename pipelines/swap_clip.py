@@ -20,22 +20,22 @@ from nanoswap.pipelines.ahead import Ahead
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.cast import Cast
 from nanoswap.pipelines.clip import ClipInfo, ClipLimits, probe_clip
+from nanoswap.pipelines.clip_still import Detector, frame_at
 from nanoswap.pipelines.container import Buffer
 from nanoswap.pipelines.engine import Engine, Source
 from nanoswap.pipelines.errors import NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
-from nanoswap.pipelines.image import ImageLimits, decode, encode, probe
+from nanoswap.pipelines.image import ImageLimits, decode, probe
 from nanoswap.pipelines.mp4 import Encoder, Mp4Writer
 from nanoswap.pipelines.reader import Reader
 from nanoswap.pipelines.roi import Roi
 from nanoswap.pipelines.sound import Sound
 from nanoswap.pipelines.swap import Choice, Report, source_face
-from nanoswap.pipelines.yuv import Colour, crop, even, paint, small
+from nanoswap.pipelines.yuv import Colour, crop, even, paint
 
 CHUNK: Final = 10
-_POOL: Final = 2 * CHUNK + 2
-_COARSE: Final = 896  # px, the longer side of what a passing look for faces is given
+_POOL: Final = CHUNK + 6  # a chunk is followed while the one before it is painted and encoded away
 _SCAN: Final = 12  # frames that are looked at for a face before it is said that there is none
 _CUT: Final = 22.0  # mean difference of luma between two frames, levels
 
@@ -111,7 +111,7 @@ def open_swap(
         colour = reader.shape.colour
         pool = FramePool(reader.shape.width, reader.shape.height, _POOL)
         stack.callback(pool.wipe)
-        detect = _Detector(engine, colour)
+        detect = Detector(engine, colour)
         known = not isinstance(options.faces, str)
         cast = Cast("known" if known else options.faces, detect)  # type: ignore[arg-type]
         stack.callback(cast.wipe)
@@ -157,59 +157,12 @@ def open_swap(
         return ClipSwap(stack.pop_all(), info.frames, writer.codecs, parts())
 
 
-def still(data: Buffer, at: float, cancel: CancelToken, quality: int = 90) -> bytearray:
-    """The upright frame that is shown at `at` seconds, as a JPEG. Raises `Unsupported`, `Undecodable`."""
-    frame, colour = _frame_at(data, at, cancel, VideoReformatter())
-    rgb = small(frame, max(frame.width, frame.height), colour)
-    try:
-        return encode(rgb, "jpeg", quality)
-    finally:
-        rgb.fill(0)
-        frame.data.fill(0)
-
-
-class _Detector:
-    """Faces of a frame; with a passing look at a smaller picture, which costs a quarter."""
-
-    def __init__(self, engine: Engine, colour: Colour) -> None:
-        self._engine, self._colour = engine, colour
-
-    def __call__(self, frame: Frame, close: bool) -> tuple[Face, ...]:
-        rgb = small(frame, max(frame.width, frame.height) if close else _COARSE, self._colour)
-        try:
-            return tuple(_scaled(face, frame) for face in self._engine.detect(rgb))
-        finally:
-            rgb.fill(0)
-
-
-def _scaled(face: Face, frame: Frame) -> Face:
-    """A face of a smaller picture, in the frame's pixels. The centre of the first pixel is (0, 0) in both."""
-    if face.frame == (frame.width, frame.height):
-        return face
-    by = np.array([frame.width / face.frame[0], frame.height / face.frame[1]], np.float32)
-    half = (by - 1) / 2
-    return Face(
-        box=(face.box * np.tile(by, 2) + np.tile(half, 2)).astype(np.float32),
-        points=(face.points * by + half).astype(np.float32),
-        score=face.score,
-        frame=(frame.width, frame.height),
-        embedding=face.embedding,
-        landmarks=None if face.landmarks is None else (face.landmarks * by + half).astype(np.float32),
-    )
-
-
 def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: ImageLimits) -> Source:
     rgb = decode(source, limits)
     try:
         return engine.prepare(rgb, source_face(engine.detect(rgb), options.source_face))
     finally:
         rgb.fill(0)
-
-
-def _frame_at(data: Buffer, at: float, cancel: CancelToken, reformat: VideoReformatter) -> tuple[Frame, Colour]:
-    reader = Reader(data, cancel, start=at, reformat=reformat)
-    pool = FramePool(reader.shape.width, reader.shape.height, 1)
-    return reader.still(pool), reader.shape.colour
 
 
 def _introduce(
@@ -221,14 +174,11 @@ def _introduce(
     cancel: CancelToken,
     reformat: VideoReformatter,
 ) -> None:
-    frame, colour = _frame_at(data, at, cancel, reformat)
-    try:
-        faces = _Detector(engine, colour)(frame, True)
+    with frame_at(data, at, cancel, reformat) as (frame, colour):
+        faces = Detector(engine, colour)(frame, True)
         if not faces:
             raise NoFace("target")
         cast.introduce(frame, faces, match(faces, ids))
-    finally:
-        frame.data.fill(0)
 
 
 def _look_for_faces(
@@ -237,12 +187,9 @@ def _look_for_faces(
     """Raises `NoFace` when none of a dozen frames all over the clip shows a face: better now than half way."""
     for at in np.linspace(start, end, _SCAN, endpoint=False):
         cancel.check()
-        frame, colour = _frame_at(data, float(at), cancel, reformat)
-        try:
-            if _Detector(engine, colour)(frame, True):
+        with frame_at(data, float(at), cancel, reformat) as (frame, colour):
+            if Detector(engine, colour)(frame, True):
                 return
-        finally:
-            frame.data.fill(0)
     raise NoFace("target")
 
 

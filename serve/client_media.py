@@ -57,8 +57,8 @@ def judge(data: bytes, limits: Mapping[str, Any], start: float, end: float | Non
 def still(data: bytes, seconds: float) -> bytes:
     """The frame of a clip that is shown at ``seconds``, as a JPEG. Raises MediaError."""
     from nanoswap.pipelines.cancel import CancelToken
+    from nanoswap.pipelines.clip_still import still as frame
     from nanoswap.pipelines.errors import PipelineError
-    from nanoswap.pipelines.swap_clip import still as frame
 
     try:
         return bytes(frame(data, seconds, CancelToken()))

@@ -24,7 +24,7 @@ from nanoswap.serve.limits import image_limits
 from nanoswap.serve.options import OPTION_FIELDS, swap_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import NO_STORE, Problem
-from nanoswap.serve.reception import received
+from nanoswap.serve.reception import Reception
 from nanoswap.serve.replica import enlisted, new_worker_name
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.shared_gpu import SharedGpu
@@ -41,6 +41,13 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)
     shared = SharedGpu(settings.gpu_lock)
+    reception = Reception(
+        room=room,
+        worker=worker,
+        files=dict.fromkeys(("source", "target"), settings.max_image_bytes),
+        fields=OPTION_FIELDS,
+        seconds=settings.upload_seconds,
+    )
     looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
 
     @asynccontextmanager
@@ -78,19 +85,7 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
     ) -> Response:
         """Redeem the grant, upload both pictures, and get the swapped one back in this very response."""
         async with AsyncExitStack() as stack:
-            got = await stack.enter_async_context(
-                received(
-                    request,
-                    room,
-                    worker,
-                    ticket_id=ticket_id,
-                    account=who.account,
-                    grant=grant,
-                    files=dict.fromkeys(("source", "target"), settings.max_image_bytes),
-                    fields=OPTION_FIELDS,
-                    seconds=settings.upload_seconds,
-                )
-            )
+            got = await stack.enter_async_context(reception.take(request, ticket_id, who.account, grant))
             mine = got.turn
             options = swap_options(got.upload.fields)
             source, target = got.upload.file("source"), got.upload.file("target")

@@ -26,33 +26,33 @@ class Received:
     left: asyncio.Event
 
 
-@asynccontextmanager
-async def received(
-    request: Request,
-    room: WaitingRoom,
-    worker: str,
-    *,
-    ticket_id: str,
-    account: str,
-    grant: str,
-    files: Mapping[str, int],
-    fields: Collection[str],
-    seconds: float,
-) -> AsyncIterator[Received]:
-    """Redeem the grant and read the body; see ``read_upload`` for the rest. Everything is wiped behind the block.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reception:
+    """Takes people in at one replica. ``files``: the parts of an upload and the most bytes of each; ``fields``: its
+    other parts; ``seconds``: time for the whole body."""
 
-    Raises RoomError for a grant that is not good, Problem for a body that is not.
-    """
-    check_head(request)
-    ticket = await room.redeem(ticket_id, account, grant, worker)
-    async with turn(room, ticket, worker) as mine:
-        with await read_upload(
-            request,
-            files=files,
-            fields=fields,
-            declared_bytes=ticket.bytes,
-            seconds=seconds,
-            arrived=lambda done, total: mine.report("upload", done, total),
-        ) as upload:
-            async with hearing_the_person_leave(request.receive, mine) as left:
-                yield Received(mine, upload, left)
+    room: WaitingRoom
+    worker: str
+    files: Mapping[str, int]
+    fields: Collection[str]
+    seconds: float
+
+    @asynccontextmanager
+    async def take(self, request: Request, ticket_id: str, account: str, grant: str) -> AsyncIterator[Received]:
+        """Redeem the grant and read the body. The turn ends, and everything is wiped, behind the block.
+
+        Raises RoomError for a grant that is not good, Problem for a body that is not; see ``read_upload``.
+        """
+        check_head(request)
+        ticket = await self.room.redeem(ticket_id, account, grant, self.worker)
+        async with turn(self.room, ticket, self.worker) as mine:
+            with await read_upload(
+                request,
+                files=self.files,
+                fields=self.fields,
+                declared_bytes=ticket.bytes,
+                seconds=self.seconds,
+                arrived=lambda done, total: mine.report("upload", done, total),
+            ) as upload:
+                async with hearing_the_person_leave(request.receive, mine) as left:
+                    yield Received(mine, upload, left)

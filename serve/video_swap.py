@@ -26,7 +26,7 @@ from nanoswap.serve.limits import clip_limits, image_limits
 from nanoswap.serve.options import CLIP_FIELDS, clip_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import Problem
-from nanoswap.serve.reception import received
+from nanoswap.serve.reception import Reception
 from nanoswap.serve.replica import enlisted, new_worker_name
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.shared_gpu import SharedGpu
@@ -39,6 +39,13 @@ def create_video_swap(
     worker = new_worker_name()
     jobs = asyncio.Semaphore(settings.video_jobs)
     shared = SharedGpu(settings.gpu_lock)
+    reception = Reception(
+        room=room,
+        worker=worker,
+        files={"source": settings.max_image_bytes, "target": settings.max_video_bytes},
+        fields=CLIP_FIELDS,
+        seconds=settings.upload_video_seconds,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -59,19 +66,7 @@ def create_video_swap(
     ) -> Response:
         """Redeem the grant, upload portrait and clip, and get the swapped clip back in this response, as it is made."""
         async with AsyncExitStack() as stack:
-            got = await stack.enter_async_context(
-                received(
-                    request,
-                    room,
-                    worker,
-                    ticket_id=ticket_id,
-                    account=who.account,
-                    grant=grant,
-                    files={"source": settings.max_image_bytes, "target": settings.max_video_bytes},
-                    fields=CLIP_FIELDS,
-                    seconds=settings.upload_video_seconds,
-                )
-            )
+            got = await stack.enter_async_context(reception.take(request, ticket_id, who.account, grant))
             mine = got.turn
             options = clip_options(got.upload.fields)
             source, target = got.upload.file("source"), got.upload.file("target")

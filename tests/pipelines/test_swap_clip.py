@@ -9,12 +9,13 @@ import pytest
 from nanoswap.pipelines import swap_clip
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.clip import ClipInfo, ClipLimits
+from nanoswap.pipelines.clip_still import still
 from nanoswap.pipelines.errors import Cancelled, NoFace, TooLarge, UnknownFace, Unsupported
 from nanoswap.pipelines.frame import FramePool
 from nanoswap.pipelines.image import ImageLimits, decode, encode
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.mp4 import Encoder
-from nanoswap.pipelines.swap_clip import ClipOptions, ClipSwap, open_swap, still
+from nanoswap.pipelines.swap_clip import ClipOptions, ClipSwap, open_swap
 from tests.clips import Recipe, Scene, make, portrait, read, read_number
 from tests.corpus import CORPUS, SCENE
 
