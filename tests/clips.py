@@ -247,8 +247,9 @@ def tone(seconds: float, layout: str, size: int) -> Iterator[AudioFrame]:
     both = np.stack([wave, 0.8 * wave])
     for start in range(0, total, size):
         part = both[:, start : start + size]
-        if layout.startswith("s16"):
-            part = (part * 32767).astype(np.int16)
+        if layout[0] == "s":
+            kind = np.int16 if layout.startswith("s16") else np.int32
+            part = (part * np.iinfo(kind).max).astype(kind)
             part = part if layout.endswith("p") else part.T.reshape(1, -1)
         elif layout.endswith("p"):
             part = part.astype(np.float32)

@@ -70,6 +70,7 @@ CORPUS: dict[str, Recipe] = {
     # Coded frames before time 0, which an edit list tells players to leave out.
     "edit list": replace(_BASE, times=[(index - 8) * 512 for index in range(FRAMES)], base=Fraction(1, 12288)),
     "fragmented": replace(_BASE, movflags="frag_keyframe+empty_moov"),
+    "mp3": replace(_BASE, audio="libmp3lame"),
     "pcm": replace(_BASE, container="mov", audio="pcm_s16le"),
     "vp9, opus, webm": replace(
         _BASE, codec="libvpx-vp9", container="webm", audio="libopus", base=_MILLI, times=_WEB_TIMES,
