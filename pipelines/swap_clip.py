@@ -35,7 +35,7 @@ from nanoswap.pipelines.swap import Choice, Report, source_face
 from nanoswap.pipelines.yuv import Colour, crop, even, paint
 
 CHUNK: Final = 10
-_POOL: Final = CHUNK + 6  # a chunk is followed while the one before it is painted and encoded away
+_POOL: Final = CHUNK + 4  # a chunk is followed while the one before it is painted and encoded away
 _SCAN: Final = 12  # frames that are looked at for a face before it is said that there is none
 _CUT: Final = 22.0  # mean difference of luma between two frames, levels
 

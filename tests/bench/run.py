@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHES = ("room", "paste", "image", "gateway")
+BENCHES = ("room", "paste", "image", "gateway", "video", "video_memory", "tracking")
+ROOT = Path(__file__).parents[2]
 
 
 def main() -> int:
@@ -12,7 +13,7 @@ def main() -> int:
     failed = 0
     for name in chosen:
         print(f"\n== {name} ==", flush=True)
-        failed |= subprocess.run([sys.executable, str(Path(__file__).with_name(f"bench_{name}.py"))]).returncode
+        failed |= subprocess.run([sys.executable, "-m", f"tests.bench.bench_{name}"], cwd=ROOT).returncode
     return 1 if failed else 0
 
 
