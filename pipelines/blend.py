@@ -25,6 +25,7 @@ from nanoswap.pipelines.shape import Shape
 
 _UNIT: Final = 36.0
 _FEATHER: Final = 0.09
+_BAND: Final = 2**14  # pixels that are blended at once: what stays in the processor's cache
 _LIGHT: Final = 30.0  # levels by which the light on a face varies along its outline
 _SPREAD: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
@@ -40,15 +41,20 @@ class Layer:
 
     def apply(self, view: Rgb, face: Rgb) -> None:
         """Lay `face` over `view`, both uint8 (H, W, 3), in place; the field is brought to their size."""
-        big = cv2.resize(self.field, view.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        alpha = big[..., 3:]
-        value = np.clip(face + big[..., :3], 0, 255)
-        value -= view
-        value *= alpha
-        value += view
-        value += 0.5
-        # Where nothing is laid on, the rounding above is exact, so the old pixels come out bit for bit.
-        view[:] = value.astype(np.uint8)
+        height, width = view.shape[:2]
+        big = cv2.resize(self.field, (width, height), interpolation=cv2.INTER_LINEAR)
+        rows = max(1, _BAND // width)
+        for top in range(0, height, rows):
+            band = slice(top, top + rows)
+            old, field = view[band], big[band]
+            value = face[band] + field[..., :3]
+            np.clip(value, 0, 255, out=value)
+            value -= old
+            value *= field[..., 3:]
+            value += old
+            value += 0.5
+            # Where nothing is laid on, the rounding above is exact, so the old pixels come out bit for bit.
+            old[:] = value.astype(np.uint8)
 
 
 def layer(new: Rgb, old: Rgb, taker: Shape, roi: Roi, hull: Floats) -> Layer:

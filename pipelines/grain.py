@@ -51,5 +51,6 @@ def grain(pixels: Rgb) -> float:
     do not count)."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
     mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    answer = cv2.filter2D(grey, -1, mask)[1:-1, 1:-1]
+    # Every third pixel each way tells as much about noise, at a ninth of the median's cost.
+    answer = cv2.filter2D(grey, -1, mask)[1:-1:3, 1:-1:3]
     return float(np.median(np.abs(answer)) / 0.6745 / 6) if answer.size else 0.0

@@ -13,6 +13,7 @@ from ray import serve
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.mp4 import Encoder, choose_encoder
+from nanoswap.pipelines.process import prepare_process
 from nanoswap.queue.account import Accounts
 from nanoswap.queue.redis_room import RedisRoom
 from nanoswap.queue.room import Policy
@@ -84,6 +85,7 @@ class VideoSwap:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
         self._engine = load_engine(self._settings.engine)
+        prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
 
     def __serve_build_asgi_app__(self) -> FastAPI:

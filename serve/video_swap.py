@@ -16,6 +16,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from nanoswap.pipelines.clip import ClipInfo
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mp4 import Encoder
+from nanoswap.pipelines.process import give_back_memory
 from nanoswap.pipelines.swap_clip import ClipSwap, open_swap
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
@@ -66,6 +67,8 @@ def create_video_swap(
     ) -> Response:
         """Redeem the grant, upload portrait and clip, and get the swapped clip back in this response, as it is made."""
         async with AsyncExitStack() as stack:
+            # Last of all, when upload, frames and result are wiped and free.
+            stack.push_async_callback(asyncio.to_thread, give_back_memory)
             got = await stack.enter_async_context(reception.take(request, ticket_id, who.account, grant))
             mine = got.turn
             options = clip_options(got.upload.fields)

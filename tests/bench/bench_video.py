@@ -23,6 +23,7 @@ import cv2
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.mp4 import Encoder
+from nanoswap.pipelines.process import prepare_process
 from nanoswap.serve.local import ALLOCATOR
 from tests.bench import rivals
 from tests.bench.footage import FPS, FULL_HD, HD, Idle, Size, clip, opened, swapped, two_seconds
@@ -178,6 +179,7 @@ def plays(data: bytes) -> bool:
 def main() -> None:
     cv2.setNumThreads(1)
     if sys.argv[1:] == ["service"]:
+        prepare_process()
         engine = MeshEngine()
         end_to_end(engine)
         first_byte(engine)

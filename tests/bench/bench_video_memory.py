@@ -12,10 +12,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-import cv2
-
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.mp4 import Encoder
+from nanoswap.pipelines.process import prepare_process
 from nanoswap.serve.local import ALLOCATOR
 from tests.bench.footage import FULL_HD, HD, Idle, Size, clip, swapped
 
@@ -58,7 +57,7 @@ def peak() -> int:
 def measured(case: Case) -> None:
     """In the process of the job: reads the clip, prints base and growth."""
     data = sys.stdin.buffer.read()
-    cv2.setNumThreads(1)
+    prepare_process()
     engine = MeshEngine() if case.engine == "mesh" else Idle(case.size)
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
