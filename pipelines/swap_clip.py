@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 from typing import Final
 
 import cv2
@@ -185,10 +186,11 @@ def _look_for_faces(
     engine: Engine, data: Buffer, start: float, end: float, cancel: CancelToken, reformat: VideoReformatter
 ) -> None:
     """Raises `NoFace` when none of a dozen frames all over the clip shows a face: better now than half way."""
-    for at in np.linspace(start, end, _SCAN, endpoint=False):
+    # A passing look finds most; only where it finds nothing anywhere are small faces looked for.
+    for close, at in product((False, True), np.linspace(start, end, _SCAN, endpoint=False)):
         cancel.check()
         with frame_at(data, float(at), cancel, reformat) as (frame, colour):
-            if Detector(engine, colour)(frame, True):
+            if Detector(engine, colour)(frame, close):
                 return
     raise NoFace("target")
 

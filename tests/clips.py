@@ -106,11 +106,12 @@ class Scene:
     cuts: Sequence[float] = ()
     noise: float = 2.0
     numbered: bool = True
+    hand: float = 0.0  # px by which the camera trembles, there and back in two seconds
 
     def frame(self, index: int, seconds: float) -> Rgb:
         """uint8 (height, width, 3)."""
         take = sum(seconds >= cut for cut in self.cuts)
-        frame = _ground(self.width, self.height, 7 + take).copy()
+        frame = self._seen(_ground(self.width, self.height, 7 + take), seconds)
         for actor in self.actors:
             actor.draw(frame, seconds)
         if self.noise:
@@ -119,6 +120,14 @@ class Scene:
         if self.numbered:
             write_number(frame, index)
         return frame
+
+    def _seen(self, ground: Rgb, seconds: float) -> Rgb:
+        if not self.hand:
+            return ground.copy()
+        turn = np.pi * seconds
+        x, y = self.hand * np.sin(turn) + self.hand / 3 * np.sin(5 * turn), self.hand * np.cos(turn)
+        shift = np.array([[1, 0, x], [0, 1, y]])
+        return cv2.warpAffine(ground, shift, (self.width, self.height), borderMode=cv2.BORDER_REFLECT)
 
 
 def write_number(frame: Rgb, index: int) -> None:

@@ -1,12 +1,12 @@
 """How much of the machine a video swap takes: against the least that is possible, and against frames in files.
 
-Figures are process CPU time (user and system, all threads) unless they say otherwise, the least of some interleaved
-rounds, OpenCV on one thread. The clips and the engine that does nothing are in `footage.py`, the rivals in
-`rivals.py`. The shares are taken with the process held to one core, so that neither side gains or loses by sharing
-one: there, CPU time decides how many frames a second come out. Times realtime on two free cores is reckoned as the
-lesser of what two cores give for the CPU time of a frame and what the slowest stage, which is one thread, allows;
-the wall-clock figure beside it is of this run, on whatever else the machine was doing. What is not a comparison
-runs with the allocator set as the service sets it.
+CPU time is of the process, user and system, all threads; every figure is the least of some interleaved rounds, OpenCV
+on one thread. The clips and the engine that does nothing are in `footage.py`, the rivals in `rivals.py`. Throughput
+is compared twice: by the wall, both sides free to use two cores; and by CPU time, both held to one core, where what
+the stages cost besides can't hide behind the encoder. Times realtime on two free cores is reckoned as the lesser of
+what two cores give for the CPU time of a frame and what the slowest stage, which is one thread, allows; the
+wall-clock figure beside it is of this run, on whatever else the machine was doing. What is not a comparison runs with
+the allocator set as the service sets it.
 """
 
 import os
@@ -15,7 +15,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -28,43 +30,58 @@ from nanoswap.serve.local import ALLOCATOR
 from tests.bench import rivals
 from tests.bench.footage import FPS, FULL_HD, HD, Idle, Size, clip, opened, swapped, two_seconds
 
-ROUNDS = 3
+ROUNDS = 2
 SECONDS = 10
 VERYFAST, ULTRAFAST = Encoder(preset="veryfast"), Encoder(preset="ultrafast")
 STAGES = {"decode": "decode", "track": "track", "paint": "paint", "MainThread": "encode"}
 
 
-def least(*jobs: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
-    """CPU seconds of each, the least of some rounds in turn."""
+def least(
+    *jobs: Callable[[], object], rounds: int = ROUNDS, clock: Callable[[], float] = time.process_time
+) -> list[float]:
+    """Seconds of each by the clock, the least of some rounds in turn."""
     best = [float("inf")] * len(jobs)
     for _ in range(rounds):
         for index, job in enumerate(jobs):
-            started = time.process_time()
+            started = clock()
             job()
-            best[index] = min(best[index], time.process_time() - started)
+            best[index] = min(best[index], clock() - started)
     return best
 
 
 def shares() -> None:
-    print(f"An engine that does nothing, {SECONDS} s, one core, CPU ms a frame; a rate is the clip's:\n")
-    print(f"{'':<18}{'Mbit/s':>8}{'decode+encode':>15}{'whole path':>12}{'share':>8}")
+    print(
+        f"An engine that does nothing, {SECONDS} s. Frames a second by the wall, each side with decoding in a thread of"
+    )
+    print("of its own; and CPU ms a frame, each side held to one core. A rate is the clip's:\n")
+    print(f"{'':<28}{'Mbit/s':>7}{'decode+encode':>15}{'whole path':>12}{'share':>7}{'CPU':>7}{'CPU':>7}{'share':>7}")
+    for size, hand, encoder in product((HD, FULL_HD), (False, True), (VERYFAST, ULTRAFAST)):
+        data = clip(size, SECONDS, hand)
+        frames = SECONDS * FPS
+        bare, ours = (frames / best for best in least(*pair(size, data, encoder, ahead=True), clock=time.perf_counter))
+        with one_core():
+            least_cpu, cpu = (1000 / frames * best for best in least(*pair(size, data, encoder, ahead=False)))
+        held = "in hand" if hand else "on a stand"
+        name = f"{size.name} {held:<11}{encoder.preset}"
+        print(
+            f"{name:<28}{len(data) * 8e-6 / SECONDS:>7.1f}{bare:>15.0f}{ours:>12.0f}{ours / bare:>7.0%}"
+            f"{least_cpu:>7.1f}{cpu:>7.1f}{least_cpu / cpu:>7.0%}",
+            flush=True,
+        )
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(cores)})
     try:
-        for size in (HD, FULL_HD):
-            data = clip(size, SECONDS)
-            for encoder in (VERYFAST, ULTRAFAST):
-                bare, ours = least(*pair(size, data, encoder), rounds=2 if size is FULL_HD else ROUNDS)
-                rate = len(data) * 8e-6 / SECONDS
-                scale = 1000 / SECONDS / FPS
-                figures = f"{rate:>8.1f}{bare * scale:>15.1f}{ours * scale:>12.1f}{bare / ours:>8.0%}"
-                print(f"{size.name} {encoder.preset:<12}{figures}", flush=True)
+        yield
     finally:
         os.sched_setaffinity(0, cores)
 
 
-def pair(size: Size, data: bytes, encoder: Encoder) -> tuple[Callable[[], int], Callable[[], int]]:
-    return lambda: rivals.ceiling(data, encoder), lambda: swapped(Idle(size), data, encoder)
+def pair(size: Size, data: bytes, encoder: Encoder, *, ahead: bool) -> tuple[Callable[[], int], Callable[[], int]]:
+    return lambda: rivals.ceiling(data, encoder, ahead=ahead), lambda: swapped(Idle(size), data, encoder)
 
 
 def against_files() -> None:

@@ -55,21 +55,22 @@ FULL_HD = Size("1080p", 1920, 1080, 180)
 
 
 @cache
-def two_seconds(size: Size) -> bytes:
-    scene = Scene([Actor("astronaut", size.path())], size.width, size.height, noise=3)
+def two_seconds(size: Size, hand: bool = False) -> bytes:
+    tremble = size.height / 60 if hand else 0.0
+    scene = Scene([Actor("astronaut", size.path())], size.width, size.height, noise=3, hand=tremble)
     options = {"preset": "veryfast", "crf": "20", "bf": "0"}
     return make(Recipe(scene, frames=FPS * SECONDS, rate=Fraction(FPS), options=options))
 
 
 @cache
-def clip(size: Size, seconds: int) -> bytes:
+def clip(size: Size, seconds: int, hand: bool = False) -> bytes:
     """The packets of `two_seconds`, again and again."""
     sink = io.BytesIO()
     due: dict[int, int] = {}
     with av.open(sink, "w", format="mp4") as out:
         streams: dict[int, Any] = {}
         for turn in range(seconds // SECONDS):
-            with av.open(io.BytesIO(two_seconds(size))) as once:
+            with av.open(io.BytesIO(two_seconds(size, hand))) as once:
                 for stream in () if streams else once.streams:
                     streams[stream.index] = out.add_stream_from_template(stream, opaque=True)
                 for packet in once.demux():

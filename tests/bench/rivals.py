@@ -1,14 +1,14 @@
 """Other ways to get a clip from one end to the other, in a few lines each: what the video path is measured against.
 
-`ceiling` is the least that any path must do: decode, encode, copy the sound, as plain PyAV does it in one thread,
-with our encoder's options. `through_files` is how FaceFusion worked before it got its in-memory mode, and how roop
-and its many children work: every frame becomes a picture file; each file is read, searched for faces, swapped and
-written again; the files are encoded; and a second pass puts the sound of the original to it. It has our engine and
-our encoder's options.
+`ceiling` is the least that any path must do: decode, encode, copy the sound, as plain PyAV does it with our encoder's
+options, in one thread or with decoding in a second one. `through_files` is how FaceFusion worked before it got its
+in-memory mode, and how roop and its many children work: every frame becomes a picture file; each file is read,
+searched for faces, swapped and written again; the files are encoded; and a second pass puts the sound of the original
+to it. It has our engine and our encoder's options.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
+from nanoswap.pipelines.ahead import Ahead
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mp4 import _OPTIONS, Encoder
 from tests.clips import portrait
@@ -32,23 +33,36 @@ class Sink:
         return len(data)
 
 
-def ceiling(data: bytes, encoder: Encoder) -> int:
+def ceiling(data: bytes, encoder: Encoder, *, ahead: bool = False) -> int:
+    """ahead: decoding in a thread of its own, a few frames before the encoder."""
     sink = Sink()
     with av.open(io.BytesIO(data)) as clip, av.open(sink, "w", format="mp4", container_options=dict(_OPTIONS)) as out:
         video, sound = clip.streams.video[0], clip.streams.audio[0]
         video.thread_type = "NONE"
         stream = _stream(out, video, encoder)
         copy = out.add_stream_from_template(sound, opaque=True)
-        for packet in clip.demux(video, sound):
-            if packet.stream is video:
-                for frame in packet.decode():
-                    frame.pict_type = 0  # type: ignore[attr-defined]  # the encoder's own choice
-                    out.mux(stream.encode(frame))
-            elif packet.dts is not None:
-                packet.stream = copy
-                out.mux(packet)
+        read = _read(clip, video, sound)
+        stage = Ahead(read, 8, "decode") if ahead else None
+        for one in stage or read:
+            if isinstance(one, VideoFrame):
+                one.pict_type = 0  # type: ignore[assignment]  # the encoder's own choice
+                out.mux(stream.encode(one))
+            else:
+                one.stream = copy
+                out.mux(one)
+        if stage is not None:
+            stage.close()
         out.mux(stream.encode(None))
     return sink.count
+
+
+def _read(clip: Any, video: Any, sound: Any) -> Generator[Any, None, None]:
+    """Decoded frames, and packets of sound as they are."""
+    for packet in clip.demux(video, sound):
+        if packet.stream is video:
+            yield from packet.decode()
+        elif packet.dts is not None:
+            yield packet
 
 
 def through_files(data: bytes, engine: Engine, encoder: Encoder, folder: Path, kind: str) -> int:
