@@ -10,7 +10,7 @@ the pupils.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -108,9 +108,9 @@ def _warped(source: MeshSource, taker: Shape, roi: Roi) -> Rgb:
         giver = Shape(scaled, giver.anchors)
     order = cv2.INTER_CUBIC if shrink > 1 else cv2.INTER_LINEAR
     try:
-        xs, ys = cv2.split(lookup(giver, taker, roi))
-        result = cv2.remap(pixels, xs, ys, order, borderMode=cv2.BORDER_REFLECT)
-        return np.asarray(result, np.uint8)
+        where: Any = lookup(giver, taker, roi)
+        # One map of two channels; the type stub knows only two maps of one.
+        return np.asarray(cv2.remap(pixels, where, None, order, borderMode=cv2.BORDER_REFLECT), np.uint8)  # type: ignore[call-overload]
     finally:
         if pixels is not source.pixels:
             pixels.fill(0)
