@@ -50,7 +50,9 @@ class Clips:
     def _run(self) -> None:
         while not self._stop.is_set():
             joined = self._api.join(self._source, self._clip, kind="video", width=1280, height=720, frames=self._frames)
-            joined.raise_for_status()
+            if joined.status_code == 429:  # the last clip's ticket is not settled yet, and an account has two
+                time.sleep(0.1)
+                continue
             ticket = self._api.granted(joined.json(), 120)
             headers = {"Authorization": f"Bearer {self._api.token}", "Grant": ticket["grant"]}
             files = {"source": ("a", self._source), "target": ("b", self._clip)}
