@@ -1,7 +1,8 @@
 import pytest
 
 from nanoswap.pipelines.swap import SwapOptions
-from nanoswap.serve.options import swap_options
+from nanoswap.pipelines.swap_clip import ClipOptions
+from nanoswap.serve.options import clip_options, swap_options
 from nanoswap.serve.problems import Problem
 
 
@@ -29,4 +30,17 @@ def test_wrong_options_name_their_field(fields: dict[str, str]) -> None:
     with pytest.raises(Problem) as caught:
         swap_options(fields)
     assert caught.value.code == "bad_request"
+    assert caught.value.part in fields
+
+
+def test_options_of_a_clip() -> None:
+    assert clip_options({}) == ClipOptions()
+    fields = {"faces": "a, b", "at": "1.5", "start": "0.5", "end": "2", "source_face": "c"}
+    assert clip_options(fields) == ClipOptions(faces=("a", "b"), at=1.5, source_face="c", start=0.5, end=2.0)
+
+
+@pytest.mark.parametrize("fields", [{"at": "inf"}, {"start": "soon"}, {"end": "-1"}, {"end": "1", "start": "1"}])
+def test_wrong_options_of_a_clip_name_their_field(fields: dict[str, str]) -> None:
+    with pytest.raises(Problem) as caught:
+        clip_options(fields)
     assert caught.value.part in fields

@@ -39,6 +39,8 @@ def test_development_is_loopback_over_http() -> None:
         ({"NANOSWAP_PORT": "0"}, "NANOSWAP_PORT"),
         ({"NANOSWAP_IMAGE_SLOTS": "1.5"}, "NANOSWAP_IMAGE_SLOTS"),
         ({"NANOSWAP_UPLOAD_SECONDS": "nan"}, "NANOSWAP_UPLOAD_SECONDS"),
+        ({"NANOSWAP_VIDEO_PRESET": "fastest"}, "NANOSWAP_VIDEO_PRESET"),
+        ({"NANOSWAP_VIDEO_REPLICAS": "-1"}, "NANOSWAP_VIDEO_REPLICAS"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(change: dict[str, str], named: str) -> None:
