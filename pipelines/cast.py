@@ -44,9 +44,10 @@ class Person:
     __slots__ = ("chosen", "embedding", "look", "missed", "points", "pose", "score", "seen")
 
     def __init__(self, face: Face, plane: Plane, chosen: bool) -> None:
-        self.pose: Pose | None = frame_of(face.points[0], face.points[1])
-        self.points = _own(face, self.pose)
-        self.look: Look = look_at(plane, self.pose)
+        self.pose: Pose | None = None
+        pose = frame_of(face.points[0], face.points[1])
+        self.points = _own(face, pose)
+        self.look: Look = look_at(plane, pose)
         self.embedding, self.score, self.chosen = face.embedding, face.score, chosen
         self.seen, self.missed = 1, 0
 
@@ -93,9 +94,7 @@ class Cast:
     def introduce(self, frame: Frame, faces: Sequence[Face], chosen: Sequence[Face]) -> None:
         """Everybody of a frame that the person who chose has looked at; nobody is in the clip yet."""
         for face in faces:
-            person = Person(face, frame.y, any(face is one for one in chosen))
-            person.pose = None
-            self._people.append(person)
+            self._people.append(Person(face, frame.y, any(face is one for one in chosen)))
 
     def chunk(self, frames: Sequence[Frame], cut: bool) -> list[tuple[Face, ...]]:
         """The chosen faces of each frame; `cut`: a new scene begins with the first frame."""
@@ -132,7 +131,7 @@ class Cast:
         for person in self._people:
             path, target = corrected.get(id(person), (paths.get(id(person)), person.points))
             person.points = target
-            person.pose = path[-1].pose if path and path[-1] is not None else None
+            person.pose = _end(path)
         self._keep(planes[-1])
         return result
 
@@ -172,8 +171,7 @@ class Cast:
     ) -> dict[int, tuple[list[Seen | None], Floats]]:
         """Detect in the last frame of a chunk; for whom was found, the path as corrected and the shape as learned."""
         for person in self._people:
-            path = paths.get(id(person))
-            person.pose = path[-1].pose if path and path[-1] is not None else None
+            person.pose = _end(paths.get(id(person)))
         corrected: dict[int, tuple[list[Seen | None], Floats]] = {}
         found = self._recognised(frame, self._detect(frame, self._chunks % _CLOSE_LOOK == 0))
         for person, face, look in found:
@@ -233,7 +231,6 @@ class Cast:
     def _new(self, face: Face, frame: Frame) -> Person:
         chosen = self._choose == "all" or (self._choose == "largest" and not any(p.chosen for p in self._people))
         person = Person(face, frame.y, chosen)
-        person.pose = None
         self._people.append(person)
         return person
 
@@ -243,6 +240,11 @@ def _own(face: Face, pose: Pose) -> Floats:
     points = face.points if face.landmarks is None else np.vstack([face.points, face.landmarks])
     back = np.linalg.inv(np.vstack([pose, [0, 0, 1]]))[:2]
     return place(back, points)
+
+
+def _end(path: list[Seen | None] | None) -> Pose | None:
+    """Where a path ends, if the face is still there."""
+    return path[-1].pose if path and path[-1] is not None else None
 
 
 def _near(pose: Pose, face: Face) -> bool:

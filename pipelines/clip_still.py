@@ -67,12 +67,4 @@ def _scaled(face: Face, frame: Frame) -> Face:
     if face.frame == (frame.width, frame.height):
         return face
     by = np.array([frame.width / face.frame[0], frame.height / face.frame[1]], np.float32)
-    half = (by - 1) / 2
-    return Face(
-        box=(face.box * np.tile(by, 2) + np.tile(half, 2)).astype(np.float32),
-        points=(face.points * by + half).astype(np.float32),
-        score=face.score,
-        frame=(frame.width, frame.height),
-        embedding=face.embedding,
-        landmarks=None if face.landmarks is None else (face.landmarks * by + half).astype(np.float32),
-    )
+    return face.moved(by, (by - 1) / np.float32(2), (frame.width, frame.height))

@@ -50,6 +50,18 @@ class Face:
         parts = np.clip(np.rint(fractions * _SCALE), 0, _SCALE).astype(int)
         return "f" + "".join(f"{part:04x}" for part in parts)
 
+    def moved(self, by: Floats, shift: Floats, frame: tuple[int, int]) -> Face:
+        """The same face in another picture, of (width, height) `frame`: pixels times `by` plus `shift`, both float32
+        (2,) x, y."""
+        return Face(
+            box=(self.box * np.tile(by, 2) + np.tile(shift, 2)).astype(np.float32),
+            points=(self.points * by + shift).astype(np.float32),
+            score=self.score,
+            frame=frame,
+            embedding=self.embedding,
+            landmarks=None if self.landmarks is None else (self.landmarks * by + shift).astype(np.float32),
+        )
+
     @property
     def area(self) -> float:
         return float((self.box[2] - self.box[0]) * (self.box[3] - self.box[1]))

@@ -8,8 +8,10 @@ rising. HDR and wide gamut become BT.709; everything else keeps its colours and 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from typing import Any, Final, cast
 
 import av
@@ -71,9 +73,11 @@ class Reader:
     ) -> None:
         self._data, self._cancel, self._start, self._end = data, cancel, start, end
         self._reformat = reformat or VideoReformatter()
-        first = next(self._pictures(lead=True), None)
+        self._decoded = self._pictures()
+        first = next(self._decoded, None)
         if first is None:
             raise Undecodable("The clip has no frames there.")
+        self._drawn = chain([first], self._decoded)
         self._turn = turn_of(first)
         self._size = first.width, first.height
         self._wide = int(first.color_primaries) in _WIDE or int(first.color_trc) in _HDR
@@ -90,36 +94,39 @@ class Reader:
 
     def frames(self, pool: FramePool) -> Generator[Frame, None, None]:
         """Each is the taker's, to be given back to the pool. Raises `Undecodable`, `TooLarge`, `Cancelled`."""
-        first = zero(self._start, self._base)
+        first, low = zero(self._start, self._base), ticks(self._start, self._base)
         last: int | None = None
-        for picture in self._pictures():
-            self._cancel.check()
-            pts = int(picture.pts or 0) - first
-            if self._start > 0:
-                pts = max(0, pts)
-            last = pts if last is None or pts > last else last + 1
-            frame = pool.take(self._cancel)
-            self._fill(frame, self._plain(picture))
-            frame.pts = last
-            yield frame
+        with closing(self._decoded):
+            for picture in self._drawn:
+                self._cancel.check()
+                if self._start > 0 and picture.pts is not None and picture.pts < low:
+                    continue  # decoded only to get there
+                pts = int(picture.pts or 0) - first
+                if self._start > 0:
+                    pts = max(0, pts)
+                last = pts if last is None or pts > last else last + 1
+                frame = pool.take(self._cancel)
+                self._fill(frame, self._plain(picture))
+                frame.pts = last
+                yield frame
 
     def still(self, pool: FramePool) -> Frame:
-        """The frame that a player shows at `start`: the last that has begun by then, else the first of all."""
-        shown: VideoFrame | None = None
-        for picture in self._pictures(lead=True):
-            self._cancel.check()
-            if shown is not None and (picture.pts or 0) * self._base > self._start + ROUNDING:
-                break
-            shown = picture
-        if shown is None:
-            raise Undecodable("The clip has no frames there.")
+        """In place of `frames`: the one that a player shows at `start`, the last that has begun by then, else the
+        first of all."""
+        shown = next(self._drawn)
+        with closing(self._decoded):
+            for picture in self._drawn:
+                self._cancel.check()
+                if (picture.pts or 0) * self._base > self._start + ROUNDING:
+                    break
+                shown = picture
         frame = pool.take(self._cancel)
         self._fill(frame, self._plain(shown))
         return frame
 
-    def _pictures(self, lead: bool = False) -> Iterator[VideoFrame]:
-        """Decoded frames between start and end, progressive; `lead`: also those before start that must be decoded to
-        get there. `_base` and `_aspect` are known after the first."""
+    def _pictures(self) -> Generator[VideoFrame, None, None]:
+        """Decoded frames up to end, progressive, from the last key frame before start on. `_base` and `_aspect` are
+        known after the first."""
         with opened(self._data) as (container, video):
             self._base = video.time_base or Fraction(1, 1000)
             self._aspect = Fraction(video.sample_aspect_ratio or 1) or Fraction(1)
@@ -132,9 +139,6 @@ class Reader:
                 if picture.is_corrupt:
                     raise Undecodable("The clip is damaged.")
                 time = picture.pts
-                if time is not None and low is not None and time < low and not lead:
-                    self._cancel.check()
-                    continue
                 if time is not None and high is not None and time >= high:
                     return
                 yield picture

@@ -119,9 +119,9 @@ def open_swap(
         report("detect", 0, 1)
         if known:
             at = options.start if options.at is None else options.at
-            _introduce(cast, engine, target, at, tuple(options.faces), cancel, reformat)
+            _introduce(cast, detect, target, at, tuple(options.faces), cancel, reformat)
         else:
-            _look_for_faces(engine, target, options.start, options.start + info.seconds, cancel, reformat)
+            _look_for_faces(detect, target, options.start, options.start + info.seconds, cancel, reformat)
         report("detect", 1, 1)
         sound = Sound.of(target, options.start, options.end)
         if sound is not None:
@@ -168,29 +168,29 @@ def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: Image
 
 def _introduce(
     cast: Cast,
-    engine: Engine,
+    detect: Detector,
     data: Buffer,
     at: float,
     ids: tuple[str, ...],
     cancel: CancelToken,
     reformat: VideoReformatter,
 ) -> None:
-    with frame_at(data, at, cancel, reformat) as (frame, colour):
-        faces = Detector(engine, colour)(frame, True)
+    with frame_at(data, at, cancel, reformat) as (frame, _):
+        faces = detect(frame, True)
         if not faces:
             raise NoFace("target")
         cast.introduce(frame, faces, match(faces, ids))
 
 
 def _look_for_faces(
-    engine: Engine, data: Buffer, start: float, end: float, cancel: CancelToken, reformat: VideoReformatter
+    detect: Detector, data: Buffer, start: float, end: float, cancel: CancelToken, reformat: VideoReformatter
 ) -> None:
     """Raises `NoFace` when none of a dozen frames all over the clip shows a face: better now than half way."""
     # A passing look finds most; only where it finds nothing anywhere are small faces looked for.
     for close, at in product((False, True), np.linspace(start, end, _SCAN, endpoint=False)):
         cancel.check()
-        with frame_at(data, float(at), cancel, reformat) as (frame, colour):
-            if Detector(engine, colour)(frame, close):
+        with frame_at(data, float(at), cancel, reformat) as (frame, _):
+            if detect(frame, close):
                 return
     raise NoFace("target")
 
@@ -258,14 +258,7 @@ def _paint(frame: Frame, face: Face, engine: Engine, learned: Source, colour: Co
     before = crop(frame, roi, colour)
     after = before.copy()
     corner = np.array([roi.x0, roi.y0], np.float32)
-    here = Face(
-        box=face.box - np.tile(corner, 2),
-        points=face.points - corner,
-        score=face.score,
-        frame=(roi.width, roi.height),
-        embedding=face.embedding,
-        landmarks=None if face.landmarks is None else face.landmarks - corner,
-    )
+    here = face.moved(np.ones(2, np.float32), -corner, (roi.width, roi.height))
     try:
         touched = engine.swap(after, here, learned)
         if not touched.empty:
