@@ -9,7 +9,6 @@ STALL_SECONDS and the whole within what the operator set. While there is nothing
 import asyncio
 import hashlib
 import logging
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, aclosing
 
@@ -86,8 +85,5 @@ class ClipDelivery(Response):
                 yield part
 
     def _next(self, made: Iterator[bytes]) -> bytes | None:
-        started = time.perf_counter()
-        try:
+        with self._turn.working():
             return next(made, None)
-        finally:
-            self._turn.used += time.perf_counter() - started

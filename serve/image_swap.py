@@ -5,9 +5,7 @@ threads with a cancel token, because the same event loop keeps the lease and hea
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
@@ -25,7 +23,7 @@ from nanoswap.serve.options import OPTION_FIELDS, swap_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.reception import Reception
-from nanoswap.serve.replica import enlisted, new_worker_name
+from nanoswap.serve.replica import lifespan, new_worker_name
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.shared_gpu import SharedGpu
 from nanoswap.serve.upload import check_head, read_upload, wipe
@@ -50,14 +48,7 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
     )
     looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with enlisted(room, worker, Kind.IMAGE, settings.image_slots):
-            yield
-        await sessions.close()
-        await room.close()
-
-    app = application("Nanoswap image", settings, lifespan)
+    app = application("Nanoswap image", settings, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots))
     Signed = Annotated[Session, Depends(signed_in(sessions))]
 
     @app.post("/v1/faces", tags=["pictures"], response_model=FacesOut)
@@ -91,14 +82,8 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
             source, target = got.upload.file("source"), got.upload.file("target")
 
             def work() -> Swapped:
-                started = time.perf_counter()
-                try:
-                    with shared.picture():
-                        return swap_image(
-                            engine, source, target, options, limits, cancel=mine.cancel, report=mine.report
-                        )
-                finally:
-                    mine.used = time.perf_counter() - started
+                with mine.working(), shared.picture():
+                    return swap_image(engine, source, target, options, limits, cancel=mine.cancel, report=mine.report)
 
             async with gpu:
                 mine.cancel.check()

@@ -1,5 +1,7 @@
 """What may be uploaded, as pipelines, gateway and clients are told: one set of numbers, from the settings."""
 
+from dataclasses import asdict
+
 from nanoswap.pipelines.clip import VIDEO_CODECS, ClipLimits
 from nanoswap.pipelines.clip_container import CONTAINERS
 from nanoswap.pipelines.image import FORMATS, ImageLimits
@@ -34,24 +36,11 @@ def clip_limits(settings: Settings) -> ClipLimits:
 
 def published(settings: Settings) -> Limits:
     """The limits in ``/v1/config`` and ``/v1/queue``."""
-    image = ImageLimitsOut(
-        max_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_image_pixels,
-        max_side=settings.max_image_side,
-        formats=list(FORMATS),
-    )
+    image = ImageLimitsOut(**asdict(image_limits(settings)), formats=list(FORMATS))
     if Kind.VIDEO not in open_kinds(settings):
         return Limits(image=image)
-    video = VideoLimitsOut(
-        max_bytes=settings.max_video_bytes,
-        max_pixels=settings.max_video_pixels,
-        max_frames=settings.max_video_frames,
-        max_seconds=settings.max_video_seconds,
-        max_fps=settings.max_video_fps,
-        codecs=list(VIDEO_CODECS),
-        containers=list(CONTAINERS),
-    )
-    return Limits(image=image, video=video)
+    clip = asdict(clip_limits(settings))
+    return Limits(image=image, video=VideoLimitsOut(**clip, codecs=list(VIDEO_CODECS), containers=list(CONTAINERS)))
 
 
 def check_declared(body: TicketRequest, settings: Settings) -> None:

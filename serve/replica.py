@@ -7,10 +7,13 @@ within ``ALIVE_SECONDS``; one that stops in order takes them back at once.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+
+from fastapi import FastAPI
 
 from nanoswap.queue.room import RoomError, WaitingRoom
+from nanoswap.queue.session import Sessions
 from nanoswap.queue.ticket import Kind
 
 log = logging.getLogger(__name__)
@@ -45,3 +48,18 @@ async def enlisted(room: WaitingRoom, worker: str, kind: Kind, slots: int) -> As
             await task
         with suppress(RoomError):
             await room.retire(worker)
+
+
+def lifespan(
+    room: WaitingRoom, sessions: Sessions, worker: str, kind: Kind, slots: int
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """The life of a replica's application: enlisted while it runs; ``room`` and ``sessions`` are closed behind it."""
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        async with enlisted(room, worker, kind, slots):
+            yield
+        await sessions.close()
+        await room.close()
+
+    return life

@@ -7,8 +7,9 @@ step. However the turn ends, the room hears exactly once: delivered, failed by t
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from nanoswap.pipelines.cancel import CancelToken
@@ -38,6 +39,15 @@ class Turn:
     def report(self, stage: str, done: int, total: int) -> None:
         """Note how far the work is. Called from the worker thread; a reference is swapped, nothing more."""
         self.progress = Progress(stage, done, total)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count the seconds of the block as used, whether it succeeds or not. In the worker thread."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.used += time.perf_counter() - started
 
     async def keep(self, room: WaitingRoom, worker: str, period: float) -> None:
         """Renew the lease and publish progress every ``period`` seconds; cancel the work when the turn is lost."""

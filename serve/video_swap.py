@@ -6,9 +6,7 @@ was declared, whether there is a face) is answered as a problem before the respo
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
@@ -28,7 +26,7 @@ from nanoswap.serve.options import CLIP_FIELDS, clip_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import Problem
 from nanoswap.serve.reception import Reception
-from nanoswap.serve.replica import enlisted, new_worker_name
+from nanoswap.serve.replica import lifespan, new_worker_name
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.shared_gpu import SharedGpu
 
@@ -37,6 +35,7 @@ def create_video_swap(
     settings: Settings, room: WaitingRoom, sessions: Sessions, engine: Engine, encoder: Encoder
 ) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
+    limits, portrait_limits = clip_limits(settings), image_limits(settings)
     worker = new_worker_name()
     jobs = asyncio.Semaphore(settings.video_jobs)
     shared = SharedGpu(settings.gpu_lock)
@@ -48,14 +47,7 @@ def create_video_swap(
         seconds=settings.upload_video_seconds,
     )
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with enlisted(room, worker, Kind.VIDEO, settings.video_slots):
-            yield
-        await sessions.close()
-        await room.close()
-
-    app = application("Nanoswap video", settings, lifespan)
+    app = application("Nanoswap video", settings, lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots))
     Signed = Annotated[Session, Depends(signed_in(sessions))]
 
     @app.post("/v1/tickets/{ticket_id}/swap", tags=["clips"], response_class=Response)
@@ -75,23 +67,20 @@ def create_video_swap(
             source, target = got.upload.file("source"), got.upload.file("target")
 
             def work() -> ClipSwap:
-                started = time.perf_counter()
-                try:
+                with mine.working():
                     return open_swap(
                         engine,
                         source,
                         target,
                         options,
-                        clip_limits(settings),
-                        image_limits(settings),
+                        limits,
+                        portrait_limits,
                         encoder,
                         admit=lambda info: check_true(info, mine.ticket),
                         cancel=mine.cancel,
                         report=mine.report,
                         breathe=shared.let_pictures_by,
                     )
-                finally:
-                    mine.used += time.perf_counter() - started
 
             clip = await in_thread(work, mine, got.left, ClipSwap.close)
             stack.push_async_callback(asyncio.to_thread, clip.close)
