@@ -142,7 +142,7 @@ class App {
   async look(one) {
     const at = this.trim.at;
     const still = await /** @type {Clip} */ (one.clip).still(at);
-    if (this.chosen.target !== one || this.trim.at !== at) return;
+    if (still === undefined || this.chosen.target !== one || this.trim.at !== at) return;
     one.seen = still && still.blob;
     one.at = still ? still.at : at;
     one.found = null;

@@ -48,8 +48,9 @@ export class Clip {
   frames(start, end) { return framesIn(this.times, start, end < this.length ? end : Infinity); }
 
   /** The upright frame that is shown at a moment, as a JPEG, and when it begins; null when this browser can't show the
-   * clip. @param {number} at @returns {Promise<import("/web/poster.js").Still | null>} */
-  async still(at) { return this.poster.at(at).catch(() => null); }
+   * clip, undefined when another frame was asked for meanwhile.
+   * @param {number} at @returns {Promise<import("/web/poster.js").Still | null | undefined>} */
+  async still(at) { return this.poster.at(at).then((shown) => shown ?? undefined, () => null); }
 
   close() {
     this.poster.close();

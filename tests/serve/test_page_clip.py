@@ -42,7 +42,11 @@ class ClipVisit(Visit):
         self.page.get_by_role("checkbox").check()
 
     def set(self, name: str, seconds: float) -> None:
-        """Move a slider as the keyboard would, and let go of it."""
+        """Move a slider as the keyboard would, let go of it, and wait until faces were looked for again."""
+        with self.page.expect_response("**/image/v1/faces"):
+            self._set(name, seconds)
+
+    def _set(self, name: str, seconds: float) -> None:
         self.page.evaluate(
             "([id, value]) => { const one = document.getElementById(id); one.value = value;"
             " one.dispatchEvent(new Event('input')); one.dispatchEvent(new Event('change')); }",
