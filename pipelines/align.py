@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Final
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.face import Floats
 
 Matrix = npt.NDArray[np.float64]
@@ -27,6 +29,18 @@ ARCFACE: Final[Floats] = np.array(
     np.float32,
 )
 """left eye, right eye, nose, mouth corners in the 112 px crop of the ArcFace family."""
+
+FFHQ: Final[Floats] = np.array(
+    [
+        (192.98138, 239.94708),
+        (318.90277, 240.19360),
+        (256.63416, 314.01935),
+        (201.26117, 371.41043),
+        (313.08905, 371.15118),
+    ],
+    np.float32,
+)
+"""The same points in the 512 px crop that face restorers of the GFPGAN kind are trained on (facexlib)."""
 
 
 def template(size: int) -> Floats:
@@ -59,3 +73,10 @@ def similarity(points: Floats, target: Floats) -> Matrix:
 def to_crop(points: Floats, size: int) -> Matrix:
     """Picture to a `size` px crop for these five points; use its inverse to paste back."""
     return similarity(points, template(size))
+
+
+def cut(rgb: Rgb, matrix: Matrix, size: int) -> Rgb:
+    """The crop, uint8 (size, size, 3), as a new array. Beyond the picture its edge goes on: a network that meets
+    a black border paints one."""
+    crop = cv2.warpAffine(rgb, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)

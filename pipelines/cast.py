@@ -60,8 +60,11 @@ class Person:
     def learn(self, face: Face, look: Look) -> None:
         self.look = self.look + (look - self.look) * 0.5
         self.look /= max(float(np.linalg.norm(self.look)), 1e-3)
-        if face.embedding is not None:
-            self.embedding = face.embedding
+        if self.embedding is None or face.embedding is None:
+            self.embedding = face.embedding if self.embedding is None else self.embedding
+        else:
+            self.embedding += (face.embedding - self.embedding) * 0.5
+            self.embedding /= max(float(np.linalg.norm(self.embedding)), 1e-3)
         self.score, self.seen, self.missed = face.score, self.seen + 1, 0
 
     def face(self, pose: Pose, points: Floats, frame: Frame) -> Face:

@@ -49,15 +49,21 @@ def still(data: Buffer, at: float, cancel: CancelToken, quality: int = 90) -> by
 
 
 class Detector:
-    """Faces of a frame, in its pixels; a passing look is given a smaller picture, and costs half."""
+    """Faces of a frame, in its pixels; a passing look is given a smaller picture, and costs half.
 
-    def __init__(self, engine: Engine, colour: Colour) -> None:
-        self._engine, self._colour = engine, colour
+    identify: also what tells people apart. It costs a network per face, and where everybody is swapped nobody asks.
+    """
+
+    def __init__(self, engine: Engine, colour: Colour, *, identify: bool) -> None:
+        self._engine, self._colour, self._identify = engine, colour, identify
 
     def __call__(self, frame: Frame, close: bool) -> tuple[Face, ...]:
         rgb = small(frame, _CLOSE if close else _COARSE, self._colour)
         try:
-            return tuple(_scaled(face, frame) for face in self._engine.detect(rgb))
+            faces = self._engine.detect(rgb)
+            if self._identify:
+                faces = self._engine.recognise(rgb, faces)
+            return tuple(_scaled(face, frame) for face in faces)
         finally:
             rgb.fill(0)
 

@@ -1,13 +1,15 @@
 """What every engine can do, whatever it runs on.
 
-An engine is one class behind this protocol: find faces, learn one face, paint it over another. It works on
-RGB and in place, and says which rectangle it touched: everything outside is the caller's own pixels, bit
-for bit. One engine serves several threads at once, so it keeps nothing of a picture between calls: what it
-learned of the source travels in a `Source`, which the caller wipes.
+An engine is one class behind this protocol: find faces, learn one face, paint it over others. It works on
+RGB and in place, and says which rectangles it touched: everything outside is the caller's own pixels, bit
+for bit. It paints many faces in one call, of one picture or of several, because a network is fastest so. One
+engine serves several threads at once, so it keeps nothing of a picture between calls: what it learned of the
+source travels in a `Source`, which the caller wipes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +20,10 @@ from nanoswap.pipelines.roi import Roi
 
 Rgb = npt.NDArray[np.uint8]
 """uint8 (H, W, 3), RGB, sRGB, upright."""
+
+
+Pair = tuple[Rgb, Face]
+"""A picture, or a part of one, and a face in its pixels."""
 
 
 class Source(Protocol):
@@ -35,14 +41,45 @@ class Engine(Protocol):
         """Stable name, as in settings: `mesh`."""
 
     @property
-    def reach(self) -> float:
-        """How far around a face's box `swap` looks and paints, as a share of the box's longer side."""
+    def batch(self) -> int:
+        """How many faces the engine likes to be given in one call of `swap`."""
 
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         """Every face, the largest first. Does not change `rgb`."""
 
+    def recognise(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
+        """The same faces with what tells people apart (`Face.embedding`), where the engine has a network for it;
+        else the faces as they are. Does not change `rgb`."""
+
     def prepare(self, rgb: Rgb, face: Face) -> Source:
         """Learn `face` of `rgb`; keeps no reference to `rgb`."""
 
-    def swap(self, rgb: Rgb, face: Face, source: Source) -> Roi:
-        """Paint `source` over `face`, in place; returns the rectangle that was touched (it may be empty)."""
+    def footprint(self, face: Face) -> Roi:
+        """The rectangle that `swap` would look at and paint for this face; it may reach beyond the picture."""
+
+    def swap(self, pairs: Sequence[Pair], source: Source) -> list[Roi]:
+        """Paint `source` over each face, in place; returns the rectangles that were touched (they may be empty).
+
+        Faces of one picture whose footprints meet belong into different calls, the one in front into the later:
+        see `rounds`.
+        """
+
+
+def rounds(engine: Engine, faces: Sequence[tuple[int, Face]]) -> list[list[int]]:
+    """Indices of `faces`, in calls of at most `engine.batch`. Each face comes with a number for its picture; those of
+    one picture that meet go into different calls, in their order."""
+    left = list(range(len(faces)))
+    prints = [engine.footprint(face) for _, face in faces]
+    calls: list[list[int]] = []
+    while left:
+        call: list[int] = []
+        later: list[int] = []
+        for one in left:
+            # Also behind one that has been put off: their order must stay.
+            blocked = any(
+                faces[one][0] == faces[other][0] and prints[one].meets(prints[other]) for other in (*call, *later)
+            )
+            (later if blocked or len(call) == engine.batch else call).append(one)
+        calls.append(call)
+        left = later
+    return calls

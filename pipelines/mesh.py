@@ -10,6 +10,7 @@ the pupils.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import cv2
@@ -17,7 +18,7 @@ import numpy as np
 
 from nanoswap.pipelines import blend, detect
 from nanoswap.pipelines.cascade import Cascade
-from nanoswap.pipelines.engine import Rgb, Source
+from nanoswap.pipelines.engine import Pair, Rgb, Source
 from nanoswap.pipelines.face import Face, Floats
 from nanoswap.pipelines.grain import Texture, refine
 from nanoswap.pipelines.roi import Roi
@@ -47,7 +48,7 @@ class MeshEngine:
     """Implements `Engine`. Thread safe; holds the cascade and nothing else."""
 
     name: str = "mesh"
-    reach: float = 0.1
+    batch: int = 1
 
     def __init__(self) -> None:
         self._cascade = Cascade()
@@ -62,13 +63,24 @@ class MeshEngine:
         to_image[:, 2] -= roi.x0, roi.y0
         return MeshSource(rgb[roi.slices].copy(), Shape(to_image, shape.anchors))
 
-    def swap(self, rgb: Rgb, face: Face, source: Source) -> Roi:
+    def footprint(self, face: Face) -> Roi:
+        taker = _shape(face)
+        return _painted(taker, _hull(taker))
+
+    def recognise(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
+        return tuple(faces)
+
+    def swap(self, pairs: Sequence[Pair], source: Source) -> list[Roi]:
         """Raises `TypeError` for another engine's source."""
         if not isinstance(source, MeshSource):
             raise TypeError("a source that another engine prepared")
+        return [self._paint(rgb, face, source) for rgb, face in pairs]
+
+    @staticmethod
+    def _paint(rgb: Rgb, face: Face, source: MeshSource) -> Roi:
         taker = _shape(face)
-        hull = taker.image(Spline(AVERAGE, taker.anchors)(HULL))
-        roi = _around(hull, _MARGIN * taker.unit + 4).clip(rgb.shape[1], rgb.shape[0])
+        hull = _hull(taker)
+        roi = _painted(taker, hull).clip(rgb.shape[1], rgb.shape[0])
         if roi.empty:
             return roi
         view = rgb[roi.slices]
@@ -88,6 +100,14 @@ def _shape(face: Face) -> Shape:
     frame = frame_of(face.landmarks[EYE_L], face.landmarks[EYE_R])
     bare = Shape(frame, AVERAGE)
     return Shape(frame, bare.canonical(face.landmarks))
+
+
+def _hull(taker: Shape) -> Floats:
+    return taker.image(Spline(AVERAGE, taker.anchors)(HULL))
+
+
+def _painted(taker: Shape, hull: Floats) -> Roi:
+    return _around(hull, _MARGIN * taker.unit + 4)
 
 
 def _around(points: Floats, margin: float) -> Roi:

@@ -39,3 +39,13 @@ class Roi:
         """The part inside a frame of `width` by `height`; empty, and still inside, when there is none."""
         x0, y0 = min(max(self.x0, 0), width), min(max(self.y0, 0), height)
         return Roi(x0, y0, max(x0, min(self.x1, width)), max(y0, min(self.y1, height)))
+
+    def union(self, other: Roi) -> Roi:
+        """The least rectangle that holds both; an empty one adds nothing."""
+        if self.empty or other.empty:
+            return other if self.empty else self
+        return Roi(min(self.x0, other.x0), min(self.y0, other.y0), max(self.x1, other.x1), max(self.y1, other.y1))
+
+    def meets(self, other: Roi) -> bool:
+        """Whether the two have a pixel in common."""
+        return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1

@@ -14,7 +14,7 @@ from typing import Literal
 
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.container import Buffer, InputFormat
-from nanoswap.pipelines.engine import Engine, Rgb, Source
+from nanoswap.pipelines.engine import Engine, Rgb, Source, rounds
 from nanoswap.pipelines.errors import ManyFaces, NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.image import MEDIA_TYPES, ImageLimits, OutputFormat, decode, encode, probe
@@ -98,10 +98,12 @@ def swap_image(
         cancel.check()
         report("detect", 2, 2)
 
-        for done, face in enumerate(faces):
+        done = 0
+        for call in rounds(engine, [(0, face) for face in faces]):
             report("swap", done, len(faces))
-            engine.swap(taker, face, learned)
+            engine.swap([(taker, faces[index]) for index in call], learned)
             cancel.check()
+            done += len(call)
         report("swap", len(faces), len(faces))
 
         report("encode", 0, 1)

@@ -7,7 +7,7 @@ come from one small pool. Work goes in chunks of ten frames; between two chunks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -23,7 +23,7 @@ from nanoswap.pipelines.cast import Cast
 from nanoswap.pipelines.clip import ClipInfo, ClipLimits, probe_clip
 from nanoswap.pipelines.clip_still import Detector, frame_at
 from nanoswap.pipelines.container import Buffer
-from nanoswap.pipelines.engine import Engine, Source
+from nanoswap.pipelines.engine import Engine, Rgb, Source, rounds
 from nanoswap.pipelines.errors import NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
@@ -112,8 +112,8 @@ def open_swap(
         colour = reader.shape.colour
         pool = FramePool(reader.shape.width, reader.shape.height, _POOL)
         stack.callback(pool.wipe)
-        detect = Detector(engine, colour)
         known = not isinstance(options.faces, str)
+        detect = Detector(engine, colour, identify=options.faces != "all")
         cast = Cast("known" if known else options.faces, detect)  # type: ignore[arg-type]
         stack.callback(cast.wipe)
         report("detect", 0, 1)
@@ -241,28 +241,45 @@ def _painted(
     colour: Colour,
     cancel: CancelToken,
 ) -> Generator[Frame, None, None]:
+    """An engine that likes many faces at once gets a chunk's together; any other a frame's, and the frame goes on."""
     for frames, faces in chunks:
-        for frame, chosen in zip(frames, faces, strict=True):
-            cancel.check()
-            for face in chosen:
-                _paint(frame, face, engine, learned, colour)
-            yield frame
+        step = len(frames) if engine.batch > 1 else 1
+        for at in range(0, len(frames), step):
+            part = frames[at : at + step]
+            here = [(index, face) for index, chosen in enumerate(faces[at : at + step]) for face in chosen]
+            for call in rounds(engine, here):
+                cancel.check()
+                _paint([(part[here[one][0]], here[one][1]) for one in call], engine, learned, colour)
+            yield from part
 
 
-def _paint(frame: Frame, face: Face, engine: Engine, learned: Source, colour: Colour) -> None:
-    reach = engine.reach * float(max(face.box[2] - face.box[0], face.box[3] - face.box[1])) + 4
-    low, high = np.floor(face.box[:2] - reach), np.ceil(face.box[2:] + reach)
-    roi = even(Roi(int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1), frame.width, frame.height)
-    if roi.empty:
-        return
-    before = crop(frame, roi, colour)
-    after = before.copy()
-    corner = np.array([roi.x0, roi.y0], np.float32)
-    here = face.moved(np.ones(2, np.float32), -corner, (roi.width, roi.height))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """The part of a frame around a face, uint8 RGB, as it was and as it will be; the face in its pixels."""
+
+    frame: Frame
+    roi: Roi
+    before: Rgb
+    after: Rgb
+    face: Face
+
+
+def _paint(pairs: Sequence[tuple[Frame, Face]], engine: Engine, learned: Source, colour: Colour) -> None:
+    parts: list[_Part] = []
     try:
-        touched = engine.swap(after, here, learned)
-        if not touched.empty:
-            paint(frame, roi, before, after, colour)
+        for frame, face in pairs:
+            roi = even(engine.footprint(face), frame.width, frame.height)
+            if roi.empty:
+                continue
+            before = crop(frame, roi, colour)
+            corner = np.array([roi.x0, roi.y0], np.float32)
+            here = face.moved(np.ones(2, np.float32), -corner, (roi.width, roi.height))
+            parts.append(_Part(frame, roi, before, before.copy(), here))
+        touched = engine.swap([(part.after, part.face) for part in parts], learned)
+        for part, changed in zip(parts, touched, strict=True):
+            if not changed.empty:
+                paint(part.frame, part.roi, part.before, part.after, colour)
     finally:
-        before.fill(0)
-        after.fill(0)
+        for part in parts:
+            part.before.fill(0)
+            part.after.fill(0)

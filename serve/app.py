@@ -10,8 +10,6 @@ import os
 from fastapi import FastAPI
 from ray import serve
 
-from nanoswap.pipelines.engine import Engine
-from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.mp4 import Encoder, choose_encoder
 from nanoswap.pipelines.process import prepare_process
 from nanoswap.queue.account import Accounts
@@ -39,13 +37,6 @@ def _sessions(settings: Settings) -> Sessions:
     )
 
 
-def load_engine(name: str) -> Engine:
-    """The engine that the settings name. Raises ValueError for one that this build doesn't have."""
-    if name != "mesh":
-        raise ValueError(f"NANOSWAP_ENGINE must be 'mesh', not '{name}'")
-    return MeshEngine()
-
-
 @serve.deployment
 @serve.ingress()
 class Gateway:
@@ -68,12 +59,12 @@ class ImageSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
-        self._engine = load_engine(self._settings.engine)
+        self._engines = self._settings.models.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_image_swap(settings, room, _sessions(settings), self._engine)
+        return create_image_swap(settings, room, _sessions(settings), self._engines)
 
 
 @serve.deployment
@@ -84,14 +75,14 @@ class VideoSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
-        self._engine = load_engine(self._settings.engine)
+        self._engines = self._settings.models.load()
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_video_swap(settings, room, _sessions(settings), self._engine, self._encoder)
+        return create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder)
 
 
 def _deployment(decorated: object) -> serve.Deployment:

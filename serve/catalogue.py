@@ -15,16 +15,18 @@ CONSENT = ConsentOut(
     ),
 )
 
-ENGINES = {
-    "mesh": EngineOut(name="mesh", label="Mesh, classical, no neural network", licence="Apache-2.0, no weights"),
-}
-
 
 def configuration(settings: Settings) -> ConfigOut:
-    """The answer of ``/v1/config``."""
+    """The answer of ``/v1/config``. Raises `ManifestError`, `KeyError` for an engine that the manifest doesn't have."""
+    declared = settings.models.read_manifest().engines
+    engines = [
+        EngineOut(name=entry.name, label=entry.label, licence=entry.licence)
+        for entry in (declared[name] for name in settings.models.engines)
+    ]
     return ConfigOut(
         version=__version__,
-        engine=ENGINES[settings.engine],
+        engine=engines[0],
+        engines=engines,
         auth=AuthOut(
             url=settings.auth_url,
             key=settings.auth_key,

@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     swap.add_argument("-o", "--out", required=True, metavar="OUT")
     swap.add_argument("--faces", default="all", help="all, largest, or face ids with commas between")
     swap.add_argument("--source-face", metavar="ID")
+    swap.add_argument("--engine", metavar="NAME", help="one of the service's engines; default its first")
     swap.add_argument("--format", default="same", choices=["same", "jpeg", "png", "webp", "avif"])
     swap.add_argument("--quality", type=int, default=92)
     swap.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
@@ -91,7 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     cancel.add_argument("ticket", metavar="TICKET")
     login = command("login", _login, "print an access token")
     login.add_argument("--email")
-    command("serve", _serve, "run the service on this machine")
+    serve = command("serve", _serve, "run the service on this machine")
+    serve.add_argument("--engine", metavar="NAMES", help="engines, the default one first (NANOSWAP_ENGINE, mesh)")
+    serve.add_argument("--models", metavar="DIR", help="folder of weights (NANOSWAP_MODELS)")
+    serve.add_argument("--manifest", metavar="FILE", help="what the weights are (NANOSWAP_MANIFEST)")
+    serve.add_argument("--accept", metavar="LICENCES", help="licences that you accept (NANOSWAP_ACCEPT_LICENCES)")
     return parser
 
 
@@ -137,6 +142,7 @@ def _swap(arguments: argparse.Namespace) -> int:
                 consent=arguments.consent or _agree(client),
                 faces=arguments.faces,
                 source_face=arguments.source_face,
+                engine=arguments.engine,
                 format=arguments.format,
                 quality=arguments.quality,
                 at=arguments.at,
@@ -228,13 +234,23 @@ def _login(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     # Imported late: this is the only command that needs Ray.
+    from nanoswap.pipelines.manifest import ManifestError
+    from nanoswap.pipelines.model_store import ModelError
     from nanoswap.queue.redis_server import NoRedisServer
+    from nanoswap.serve.environment import SettingsError
     from nanoswap.serve.local import run
-    from nanoswap.serve.settings import SettingsError
 
+    for name, value in (
+        ("NANOSWAP_ENGINE", arguments.engine),
+        ("NANOSWAP_MODELS", arguments.models),
+        ("NANOSWAP_MANIFEST", arguments.manifest),
+        ("NANOSWAP_ACCEPT_LICENCES", arguments.accept),
+    ):
+        if value is not None:
+            os.environ[name] = value
     try:
         return run(os.environ, say=lambda text: print(text, flush=True))
-    except (SettingsError, NoRedisServer, FileNotFoundError) as error:
+    except (SettingsError, ManifestError, ModelError, NoRedisServer, FileNotFoundError) as error:
         raise UsageError(str(error)) from None
 
 

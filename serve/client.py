@@ -114,6 +114,7 @@ class AsyncClient:
         consent: bool,
         faces: str = "all",
         source_face: str | None = None,
+        engine: str | None = None,
         format: str = "same",
         quality: int = 92,
         at: float | None = None,
@@ -125,15 +126,16 @@ class AsyncClient:
         """Swap the face of ``source`` into ``target``, a picture or a clip: paths or encoded files.
 
         ``consent``: True says that the statement of ``config()`` is agreed to. ``faces``: all, largest, or ids from
-        ``faces()`` with commas between. ``format`` and ``quality`` are for pictures. ``start``, ``end``: seconds of a
-        clip to swap; ``at``: the frame that ``faces`` are from. ``watch`` is called with every snapshot of the ticket.
+        ``faces()`` with commas between. ``engine``: one of ``config()["engines"]``, or their first. ``format`` and
+        ``quality`` are for pictures. ``start``, ``end``: seconds of a clip to swap; ``at``: the frame that ``faces``
+        are from. ``watch`` is called with every snapshot of the ticket.
         """
         if not consent:
             raise RequestError("consent_missing", "Agree to the statement of config()['consent'] first.")
         if not 1 <= quality <= 100:
             raise RequestError("bad_request", "'quality' is a whole number from 1 to 100.")
         files = {"source": client_media.read(source), "target": client_media.read(target)}
-        options: dict[str, Any] = {"faces": faces, "source_face": source_face}
+        options: dict[str, Any] = {"faces": faces, "source_face": source_face, "engine": engine}
         if client_media.is_clip(files["target"]):
             options |= {"at": at, "start": start, "end": end}
         else:

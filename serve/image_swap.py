@@ -5,6 +5,7 @@ threads with a cancel token, because the same event loop keeps the lease and hea
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from nanoswap.queue.ticket import Kind
 from nanoswap.serve.application import application, signed_in
 from nanoswap.serve.delivery import Delivery
 from nanoswap.serve.limits import image_limits
-from nanoswap.serve.options import OPTION_FIELDS, swap_options
+from nanoswap.serve.options import OPTION_FIELDS, chosen_engine, swap_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.reception import Reception
@@ -33,7 +34,9 @@ from nanoswap.serve.wire import FaceOut, FacesOut
 MAX_FACE_REQUESTS = 4
 
 
-def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions, engine: Engine) -> FastAPI:
+def create_image_swap(
+    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine]
+) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
     limits = image_limits(settings)
     worker = new_worker_name()
@@ -61,9 +64,11 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
             with await read_upload(
                 request,
                 files={"target": settings.max_image_bytes},
+                fields=("engine",),
                 declared_bytes=settings.max_image_bytes,
                 seconds=settings.upload_seconds,
             ) as upload:
+                engine = chosen_engine(upload.fields, engines, settings.models.engine)
                 found = await asyncio.to_thread(find_faces, engine, upload.file("target"), limits)
         return JSONResponse(_faces(found).model_dump(mode="json"), headers=NO_STORE)
 
@@ -79,6 +84,7 @@ def create_image_swap(settings: Settings, room: WaitingRoom, sessions: Sessions,
             got = await stack.enter_async_context(reception.take(request, ticket_id, who.account, grant))
             mine = got.turn
             options = swap_options(got.upload.fields)
+            engine = chosen_engine(got.upload.fields, engines, settings.models.engine)
             source, target = got.upload.file("source"), got.upload.file("target")
 
             def work() -> Swapped:

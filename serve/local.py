@@ -71,6 +71,8 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         # One machine: pictures and clips share its processor, or its one GPU.
         environment.setdefault("NANOSWAP_GPU_LOCK", str(folder / "gpu"))
         settings = Settings.from_environment(environment)
+        # Here it is one line; in a replica it would be a start that never ends.
+        settings.models.check()
         environment.update(ray_environment(folder))
         stack.callback(_restore, environment, before)
         stack.enter_context(_ray(settings, folder))

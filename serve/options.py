@@ -4,15 +4,16 @@ import math
 from collections.abc import Mapping
 from typing import cast, get_args
 
+from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.image import OutputFormat
 from nanoswap.pipelines.swap import Choice, SwapOptions
 from nanoswap.pipelines.swap_clip import ClipOptions
 from nanoswap.serve.problems import Problem
 
-OPTION_FIELDS = ("faces", "source_face", "format", "quality")
+OPTION_FIELDS = ("faces", "source_face", "engine", "format", "quality")
 #: A time in a clip beyond a day is a mistake.
 MAX_SECONDS = 86_400.0
-CLIP_FIELDS = ("faces", "source_face", "at", "start", "end")
+CLIP_FIELDS = ("faces", "source_face", "engine", "at", "start", "end")
 
 
 def swap_options(fields: Mapping[str, str]) -> SwapOptions:
@@ -44,6 +45,14 @@ def clip_options(fields: Mapping[str, str]) -> ClipOptions:
         start=start or 0.0,
         end=end,
     )
+
+
+def chosen_engine(fields: Mapping[str, str], engines: Mapping[str, Engine], default: str) -> Engine:
+    """The engine that a person asked for, or the service's own. Raises Problem ``bad_request`` with their names."""
+    name = fields.get("engine") or default
+    if name not in engines:
+        raise Problem("bad_request", f"'engine' is one of {', '.join(engines)}.", part="engine")
+    return engines[name]
 
 
 def _faces(fields: Mapping[str, str]) -> Choice:

@@ -7,7 +7,6 @@ change of the API shows as a diff that somebody has to agree to.
 import json
 from typing import Any, cast
 
-from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
@@ -31,6 +30,7 @@ _UPLOADS = {
         "target": "The picture whose faces change.",
         "faces": "all (default), largest, or face ids with commas between.",
         "source_face": "Face id, needed when the source shows several.",
+        "engine": "One of the engines that /v1/config lists; default its first.",
         "format": "same (default), jpeg, png, webp or avif.",
         "quality": "1 to 100, default 92.",
     },
@@ -40,6 +40,7 @@ _UPLOADS = {
         "faces": "all (default), largest, or ids of faces of the frame at 'at', with commas between.",
         "at": "Seconds of the clip's own time of the frame that the ids are from; default 'start'.",
         "source_face": "Face id, needed when the source shows several.",
+        "engine": "One of the engines that /v1/config lists; default its first.",
         "start": "Seconds of the clip's own time at which the result begins, default 0.",
         "end": "Seconds of the clip's own time before which it ends; default its end.",
     },
@@ -65,10 +66,9 @@ def document() -> dict[str, Any]:
     room = MemoryRoom(Policy())
     sessions = cast("Sessions", None)
     gateway = create_gateway(settings, room, sessions).openapi()
-    engine = cast("Engine", None)
     replicas = {
-        "image": create_image_swap(settings, room, sessions, engine).openapi(),
-        "video": create_video_swap(settings, room, sessions, engine, Encoder()).openapi(),
+        "image": create_image_swap(settings, room, sessions, {}).openapi(),
+        "video": create_video_swap(settings, room, sessions, {}, Encoder()).openapi(),
     }
     paths, schemas = dict(gateway["paths"]), dict(gateway["components"]["schemas"])
     for name, replica in replicas.items():

@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from nanoswap.serve.environment import SettingsError, integer, number, one_of
+from nanoswap.serve.model_settings import ModelSettings
+
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-
-
-class SettingsError(ValueError):
-    """A setting is missing or has a value that the service can't run with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,7 @@ class Settings:
     secret: bytes = field(repr=False)
     host: str = "127.0.0.1"
     port: int = 8000
-    engine: str = "mesh"
+    models: ModelSettings = field(default_factory=ModelSettings)
     #: Swaps that one image replica runs at once.
     image_slots: int = 1
     image_replicas: int = 1
@@ -98,59 +97,32 @@ class Settings:
             allow_anonymous=environment.get("NANOSWAP_ALLOW_ANONYMOUS", "0") == "1",
             secret=secret,
             host=environment.get("NANOSWAP_HOST", "127.0.0.1"),
-            port=_integer(environment, "NANOSWAP_PORT", 8000, 1, 65535),
-            engine=environment.get("NANOSWAP_ENGINE", "mesh"),
-            image_slots=_integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64),
-            image_replicas=_integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
-            gateway_replicas=_integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),
-            image_gpus=_number(environment, "NANOSWAP_IMAGE_GPUS", 0.0, 0.0, 8.0),
-            video_replicas=_integer(environment, "NANOSWAP_VIDEO_REPLICAS", 1, 0, 1024),
-            video_slots=_integer(environment, "NANOSWAP_VIDEO_SLOTS", 2, 1, 64),
-            video_jobs=_integer(environment, "NANOSWAP_VIDEO_JOBS", 1, 1, 64),
-            video_gpus=_number(environment, "NANOSWAP_VIDEO_GPUS", 0.0, 0.0, 8.0),
-            video_preset=_one_of(environment, "NANOSWAP_VIDEO_PRESET", "veryfast", PRESETS),
+            port=integer(environment, "NANOSWAP_PORT", 8000, 1, 65535),
+            models=ModelSettings.from_environment(environment),
+            image_slots=integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64),
+            image_replicas=integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
+            gateway_replicas=integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),
+            image_gpus=number(environment, "NANOSWAP_IMAGE_GPUS", 0.0, 0.0, 8.0),
+            video_replicas=integer(environment, "NANOSWAP_VIDEO_REPLICAS", 1, 0, 1024),
+            video_slots=integer(environment, "NANOSWAP_VIDEO_SLOTS", 2, 1, 64),
+            video_jobs=integer(environment, "NANOSWAP_VIDEO_JOBS", 1, 1, 64),
+            video_gpus=number(environment, "NANOSWAP_VIDEO_GPUS", 0.0, 0.0, 8.0),
+            video_preset=one_of(environment, "NANOSWAP_VIDEO_PRESET", "veryfast", PRESETS),
             gpu_lock=environment.get("NANOSWAP_GPU_LOCK") or None,
-            max_image_bytes=_integer(environment, "NANOSWAP_MAX_IMAGE_BYTES", 30 * 2**20, 2**10, 90 * 2**20),
-            max_image_pixels=_integer(environment, "NANOSWAP_MAX_IMAGE_PIXELS", 40_000_000, 4096, 178_000_000),
-            max_image_side=_integer(environment, "NANOSWAP_MAX_IMAGE_SIDE", 12_000, 64, 30_000),
-            max_video_bytes=_integer(environment, "NANOSWAP_MAX_VIDEO_BYTES", 90 * 2**20, 2**10, 2**31),
-            max_video_pixels=_integer(environment, "NANOSWAP_MAX_VIDEO_PIXELS", 1920 * 1088, 4096, 8192 * 4352),
-            max_video_seconds=_number(environment, "NANOSWAP_MAX_VIDEO_SECONDS", 60.0, 1.0, 7200.0),
-            max_video_frames=_integer(environment, "NANOSWAP_MAX_VIDEO_FRAMES", 3600, 1, 1_000_000),
-            max_video_fps=_number(environment, "NANOSWAP_MAX_VIDEO_FPS", 120.0, 1.0, 480.0),
-            upload_video_seconds=_number(environment, "NANOSWAP_UPLOAD_VIDEO_SECONDS", 120.0, 1.0, 3600.0),
-            deliver_seconds=_number(environment, "NANOSWAP_DELIVER_SECONDS", 900.0, 10.0, 14400.0),
-            upload_seconds=_number(environment, "NANOSWAP_UPLOAD_SECONDS", 30.0, 1.0, 300.0),
+            max_image_bytes=integer(environment, "NANOSWAP_MAX_IMAGE_BYTES", 30 * 2**20, 2**10, 90 * 2**20),
+            max_image_pixels=integer(environment, "NANOSWAP_MAX_IMAGE_PIXELS", 40_000_000, 4096, 178_000_000),
+            max_image_side=integer(environment, "NANOSWAP_MAX_IMAGE_SIDE", 12_000, 64, 30_000),
+            max_video_bytes=integer(environment, "NANOSWAP_MAX_VIDEO_BYTES", 90 * 2**20, 2**10, 2**31),
+            max_video_pixels=integer(environment, "NANOSWAP_MAX_VIDEO_PIXELS", 1920 * 1088, 4096, 8192 * 4352),
+            max_video_seconds=number(environment, "NANOSWAP_MAX_VIDEO_SECONDS", 60.0, 1.0, 7200.0),
+            max_video_frames=integer(environment, "NANOSWAP_MAX_VIDEO_FRAMES", 3600, 1, 1_000_000),
+            max_video_fps=number(environment, "NANOSWAP_MAX_VIDEO_FPS", 120.0, 1.0, 480.0),
+            upload_video_seconds=number(environment, "NANOSWAP_UPLOAD_VIDEO_SECONDS", 120.0, 1.0, 3600.0),
+            deliver_seconds=number(environment, "NANOSWAP_DELIVER_SECONDS", 900.0, 10.0, 14400.0),
+            upload_seconds=number(environment, "NANOSWAP_UPLOAD_SECONDS", 30.0, 1.0, 300.0),
         )
 
 
 def new_secret() -> str:
     """A secret for one local run: accounts and tickets made with it end with the run."""
     return secrets.token_hex(32)
-
-
-def _number(environment: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
-    text = environment.get(name)
-    if text is None:
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not low <= value <= high:
-        raise SettingsError(f"{name} must be a number from {low:g} to {high:g}")
-    return value
-
-
-def _integer(environment: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    value = _number(environment, name, default, low, high)
-    if value != int(value):
-        raise SettingsError(f"{name} must be a whole number from {low} to {high}")
-    return int(value)
-
-
-def _one_of(environment: Mapping[str, str], name: str, default: str, allowed: tuple[str, ...]) -> str:
-    value = environment.get(name, default)
-    if value not in allowed:
-        raise SettingsError(f"{name} must be one of {', '.join(allowed)}")
-    return value

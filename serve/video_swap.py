@@ -6,6 +6,7 @@ was declared, whether there is a face) is answered as a problem before the respo
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from nanoswap.queue.ticket import Kind, Ticket
 from nanoswap.serve.application import application, signed_in
 from nanoswap.serve.clip_delivery import ClipDelivery
 from nanoswap.serve.limits import clip_limits, image_limits
-from nanoswap.serve.options import CLIP_FIELDS, clip_options
+from nanoswap.serve.options import CLIP_FIELDS, chosen_engine, clip_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import Problem
 from nanoswap.serve.reception import Reception
@@ -32,7 +33,7 @@ from nanoswap.serve.shared_gpu import SharedGpu
 
 
 def create_video_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engine: Engine, encoder: Encoder
+    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine], encoder: Encoder
 ) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
     limits, portrait_limits = clip_limits(settings), image_limits(settings)
@@ -64,6 +65,7 @@ def create_video_swap(
             got = await stack.enter_async_context(reception.take(request, ticket_id, who.account, grant))
             mine = got.turn
             options = clip_options(got.upload.fields)
+            engine = chosen_engine(got.upload.fields, engines, settings.models.engine)
             source, target = got.upload.file("source"), got.upload.file("target")
 
             def work() -> ClipSwap:

@@ -259,6 +259,7 @@ class ConfigOut(Wire):
 
     version: str
     engine: EngineOut
+    engines: list[EngineOut]
     auth: AuthOut
     limits: Limits
     consent: ConsentOut

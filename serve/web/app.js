@@ -3,6 +3,7 @@ import { Api, Problem } from "/web/api.js";
 import { photograph } from "/web/camera.js";
 import { Clip, isClip } from "/web/clip.js";
 import { CodeBox } from "/web/code.js";
+import { Engines } from "/web/engines.js";
 import { forget, keep, kept } from "/web/keep.js";
 import { byId, say, show } from "/web/page.js";
 import { drawFaces } from "/web/picker.js";
@@ -37,6 +38,7 @@ class App {
     this.signIn = new SignIn(this.session, config.auth, () => this.lookAgain());
     this.code = new CodeBox(() => this.now());
     this.result = new Result();
+    this.engines = new Engines(this.api, config.engines);
     this.preview = new Preview(/** @type {HTMLVideoElement} */ (byId("preview")));
     this.trim = new Trim(({ looked }) => this.trimmed(looked));
   }
@@ -111,7 +113,7 @@ class App {
     const area = byId(`${part}-drop`);
     area.querySelector(".empty")?.toggleAttribute("hidden", true);
     area.querySelector(".photo")?.toggleAttribute("hidden", false);
-    this.result.clear();
+    this.clear();
     show("failure", false);
     show("before-swap", !this.running);
     this.lookAtQueue();
@@ -252,7 +254,7 @@ class App {
     this.running = new AbortController();
     this.job = job;
     const progress = new Progress(job.kind);
-    this.result.clear();
+    this.clear();
     for (const id of ["before-swap", "failure", "preview"]) show(id, false);
     show("waiting", true);
     try {
@@ -263,6 +265,7 @@ class App {
       }
       const result = await follow(this.api, job, (what, value) => this.tell(progress, what, value), this.running.signal);
       this.result.show(job, result);
+      this.engines.offer(job, result);
     } catch (error) {
       this.fail(/** @type {any} */ (error));
     } finally {
@@ -304,10 +307,16 @@ class App {
   }
 
   reset() {
-    this.result.clear();
+    this.clear();
     show("before-swap", true);
     this.hint();
     byId("source-file").focus();
+  }
+
+  /** Forget what was shown. */
+  clear() {
+    this.result.clear();
+    this.engines.clear();
   }
 
   /** What the code box shows. */

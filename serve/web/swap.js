@@ -58,6 +58,7 @@ async function whole(result, ticket) {
 function form(job) {
   const data = new FormData();
   for (const [name, value] of Object.entries({ faces: job.faces, ...job.part })) data.append(name, /** @type {string} */ (value));
+  if (job.engine) data.append("engine", job.engine);
   if (job.sourceFace) data.append("source_face", job.sourceFace);
   data.append("source", job.source, "source");
   data.append("target", job.target, "target");

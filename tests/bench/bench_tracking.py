@@ -58,7 +58,7 @@ class Clip:
         return Clip(recipe.scene.actors, frames, reader.shape.colour, recipe.rate)
 
     def detector(self) -> Detector:
-        return Detector(ENGINE, self.colour)
+        return Detector(ENGINE, self.colour, identify=False)
 
     def truth(self, actor: Actor, index: int) -> np.ndarray | None:
         """float64 (2, 3): the face's own frame (pupils at ±0.5) to pixels; None where the actor is not there."""

@@ -6,7 +6,7 @@ are drawn and encoded; longer clips repeat their packets.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -18,7 +18,7 @@ from PIL import Image
 
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.clip import ClipLimits
-from nanoswap.pipelines.engine import Engine, Rgb, Source
+from nanoswap.pipelines.engine import Engine, Pair, Rgb, Source
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.image import ImageLimits
 from nanoswap.pipelines.mp4 import Encoder
@@ -104,7 +104,7 @@ class Idle:
     """An `Engine` that says that there is one face, always in the same place, and paints nothing over it."""
 
     name = "idle"
-    reach = 0.1
+    batch = 1
 
     def __init__(self, size: Size) -> None:
         # Pupils, nose and mouth corners, and the box around them, in units of the distance between the pupils.
@@ -119,8 +119,15 @@ class Idle:
     def prepare(self, rgb: Rgb, face: Face) -> Source:
         return Nothing()
 
-    def swap(self, rgb: Rgb, face: Face, source: Source) -> Roi:
-        return Roi(0, 0, 0, 0)
+    def recognise(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
+        return tuple(faces)
+
+    def footprint(self, face: Face) -> Roi:
+        x0, y0, x1, y1 = (int(value) for value in face.box)
+        return Roi(x0, y0, x1, y1)
+
+    def swap(self, pairs: Sequence[Pair], source: Source) -> list[Roi]:
+        return [Roi(0, 0, 0, 0) for _ in pairs]
 
 
 def opened(

@@ -1,0 +1,96 @@
+"""What an operator may set about engines and their weights. Read once, like all settings; see `Settings`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.engines import Device, Runtime, Swapper, check_engine, load_engine
+from nanoswap.pipelines.manifest import Manifest
+from nanoswap.pipelines.model_store import ModelStore
+from nanoswap.pipelines.style import Style
+from nanoswap.pipelines.window import Batching
+from nanoswap.serve.environment import SettingsError, integer, number, one_of
+
+DEVICES: tuple[Device, ...] = ("cpu", "cuda")
+SWAPPERS: tuple[Swapper, ...] = ("onnx", "torch")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Which engines run, from which files, on what."""
+
+    #: The first is what a swap gets that doesn't ask for one; people may compare it with the others.
+    engines: tuple[str, ...] = ("mesh",)
+    folder: Path = field(default_factory=lambda: default_folder(os.environ))
+    #: None: the manifest of this build.
+    manifest: Path | None = None
+    #: Names of licences that forbid commercial use and that the operator has accepted.
+    accepted: frozenset[str] = frozenset()
+    runtime: Runtime = field(default_factory=Runtime)
+    style: Style = field(default_factory=Style)
+
+    @property
+    def engine(self) -> str:
+        return self.engines[0]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "ModelSettings":
+        """Raises SettingsError naming the variable and what it needs."""
+        engines = _names(environment.get("NANOSWAP_ENGINE", "mesh"))
+        if not engines or len(set(engines)) != len(engines):
+            raise SettingsError("NANOSWAP_ENGINE must name one engine, or several different ones with commas between")
+        manifest = environment.get("NANOSWAP_MANIFEST")
+        return cls(
+            engines=engines,
+            folder=default_folder(environment),
+            manifest=Path(manifest) if manifest else None,
+            accepted=frozenset(_names(environment.get("NANOSWAP_ACCEPT_LICENCES", ""))),
+            runtime=Runtime(
+                device=one_of(environment, "NANOSWAP_DEVICE", "cpu", DEVICES),
+                swapper=one_of(environment, "NANOSWAP_SWAPPER", "onnx", SWAPPERS),
+                dtype=one_of(environment, "NANOSWAP_DTYPE", "float32", DTYPES),
+                threads=integer(environment, "NANOSWAP_THREADS", 0, 0, 256),
+                batching=Batching(
+                    most=integer(environment, "NANOSWAP_BATCH", 32, 1, 256),
+                    wait=number(environment, "NANOSWAP_WINDOW_MS", 2.0, 0.0, 100.0) / 1000,
+                ),
+            ),
+            style=Style(
+                tiles=int(one_of(environment, "NANOSWAP_TILES", "1", ("1", "2", "4"))),
+                tone=one_of(environment, "NANOSWAP_MATCH_TONE", "0", ("0", "1")) == "1",
+                exact=one_of(environment, "NANOSWAP_EXACT_MASK", "0", ("0", "1")) == "1",
+            ),
+        )
+
+    def read_manifest(self) -> Manifest:
+        """Raises `ManifestError`."""
+        return Manifest.read(self.manifest)
+
+    def check(self) -> None:
+        """Raises `ModelError` or `ManifestError` for an engine that could not be loaded."""
+        manifest = self.read_manifest()
+        for name in self.engines:
+            check_engine(name, manifest, self._store(manifest), self.runtime)
+
+    def load(self) -> dict[str, Engine]:
+        """Every engine by name, the default one first."""
+        manifest = self.read_manifest()
+        store = self._store(manifest)
+        return {name: load_engine(name, manifest, store, self.runtime, self.style) for name in self.engines}
+
+    def _store(self, manifest: Manifest) -> ModelStore:
+        return ModelStore(self.folder, manifest, self.accepted)
+
+
+def default_folder(environment: Mapping[str, str]) -> Path:
+    """Where weights lie when nothing else is said: NANOSWAP_MODELS, or the user's cache."""
+    named = environment.get("NANOSWAP_MODELS")
+    cache = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(cache) / "nanoswap" / "models"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
