@@ -49,8 +49,8 @@ class Judge:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """One face as judged. identity float32 (512,) or None; pose degrees (yaw, pitch, roll); shape float32 (N, 2), in the
-    face's own frame, where the distance between the pupils is 1; crop uint8 (256, 256, 3)."""
+    """One face as judged. identity float32 (512,) or None; pose degrees (yaw, pitch, roll); shape float32 (N, 2), in
+    the face's own frame, where the distance between the pupils is 1; crop uint8 (256, 256, 3)."""
 
     face: Face
     identity: Floats | None

@@ -95,10 +95,10 @@ def test_a_failure_is_only_its_own_callers() -> None:
 def test_a_window_goes_on_after_a_failure() -> None:
     def run(items: Sequence[int]) -> list[int]:
         if items[0] < 0:
-            raise ValueError
+            raise ValueError("below zero")
         return list(items)
 
     window: Window[int, int] = Window(run, Batching(most=4, wait=0.0))
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="below zero"):
         window(-1, 1)
     assert window(5, 1) == 5

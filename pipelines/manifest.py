@@ -1,0 +1,173 @@
+"""What every file of weights is, where it comes from, what may be done with it, and which engines are made of which.
+
+The manifest is data (`models.toml`), so that an operator can bring one of their own, and it is strict: a key that
+nobody knows, a hash of the wrong length or an engine of two detectors is an error when it is read, not a surprise when
+a swap runs. It says what should be; whether it is so on this machine is the store's to say.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar, get_args
+
+Role = Literal["detector", "encoder", "landmarks", "swapper", "occluder", "enhancer", "features"]
+Kind = Literal["mesh", "neural"]
+Parameter = float | int | str
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NEEDED: Final = frozenset({"detector", "encoder", "swapper"})
+_LATENTS: Final = ("projected", "unit")
+_NOTHING: Final[Mapping[str, Parameter]] = MappingProxyType({})
+
+
+class ManifestError(ValueError):
+    """A manifest can't be read, or says what makes no sense."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Licence:
+    """name: as an operator accepts it. commercial: may be used by a service that earns. source: who says so."""
+
+    name: str
+    title: str
+    source: str
+    commercial: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One file of weights.
+
+    repository, revision  whose it is; a commit or the tag of a release. Where there is only a branch that moves, the
+                          hash alone pins it.
+    url, member           what `pull` fetches, and the file inside it when that is a zip archive.
+    file                  its name in the store.
+    sha256, bytes         None where nobody has published them; see `ModelStore.lock`. source: who published them.
+    use                   what it does and what may be done with it.
+    stand_in              made for tests: figures that come of it mean nothing.
+    parameters            of a swapper: `latent` projected or unit, `mean` and `std` of its pixels (see `Scaling`).
+    """
+
+    name: str
+    role: Role
+    repository: str
+    revision: str
+    url: str
+    file: str
+    licence: Licence
+    use: str
+    member: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    source: str | None = None
+    stand_in: bool = False
+    parameters: Mapping[str, Parameter] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEntry:
+    """needs: models without which the engine doesn't load; uses: those it takes when the store has them."""
+
+    name: str
+    label: str
+    kind: Kind
+    licence: str
+    needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Models, engines and licences by name, in the order of the file."""
+
+    models: Mapping[str, Model]
+    engines: Mapping[str, EngineEntry]
+    licences: Mapping[str, Licence]
+
+    @classmethod
+    def read(cls, path: Path | None = None) -> Manifest:
+        """Of a file, or of this build. Raises `ManifestError` naming the entry and what is wrong with it."""
+        try:
+            text = (path or resources.files("nanoswap.pipelines").joinpath("models.toml")).read_text("utf-8")
+            data = tomllib.loads(text)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ManifestError(f"the manifest {path} can't be read: {error}") from None
+        _only(data, {"licences", "models", "engines"}, "the manifest")
+        licences = {name: _made(Licence, "licence", name, entry) for name, entry in _tables(data, "licences")}
+        models = {name: _model(name, entry, licences) for name, entry in _tables(data, "models")}
+        engines = {name: _engine(name, entry, models) for name, entry in _tables(data, "engines")}
+        if len({model.file for model in models.values()}) != len(models):
+            raise ManifestError("two models of the manifest have the same file")
+        return cls(MappingProxyType(models), MappingProxyType(engines), MappingProxyType(licences))
+
+
+Entry = TypeVar("Entry", Licence, Model, EngineEntry)
+
+
+def _tables(data: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:
+    entries = data.get(section, {})
+    for name, entry in entries.items():
+        if not _NAME.fullmatch(name) or not isinstance(entry, dict):
+            raise ManifestError(f"'{name}' of {section} is not a name with a table")
+    return list(entries.items())
+
+
+def _only(entry: Mapping[str, Any], known: set[str], what: str) -> None:
+    for key in entry:
+        if key not in known:
+            raise ManifestError(f"{what} has a key that nobody knows: {key}")
+
+
+def _made(kind: type[Entry], word: str, name: str, entry: Mapping[str, Any]) -> Entry:
+    """A dataclass of a table, with every key known and every key there that has no default."""
+    _only(entry, {one.name for one in fields(kind)} - {"name"}, f"{word} '{name}'")
+    for one in fields(kind):
+        optional = one.default is not MISSING or one.default_factory is not MISSING
+        if one.name != "name" and one.name not in entry and not optional:
+            raise ManifestError(f"{word} '{name}' says nothing of its {one.name}")
+    return kind(name=name, **entry)
+
+
+def _model(name: str, entry: dict[str, Any], licences: Mapping[str, Licence]) -> Model:
+    if entry.get("licence") not in licences:
+        raise ManifestError(f"model '{name}' has a licence that the manifest doesn't have: {entry.get('licence')}")
+    model = _made(Model, "model", name, {**entry, "licence": licences[entry["licence"]]})
+    if model.role not in get_args(Role):
+        raise ManifestError(f"model '{name}' has a role that nobody knows: {model.role}")
+    if model.sha256 is not None and not _SHA256.fullmatch(model.sha256):
+        raise ManifestError(f"model '{name}' has a sha256 that is not 64 hexadecimal digits in lower case")
+    if model.bytes is not None and (not isinstance(model.bytes, int) or model.bytes < 1):
+        raise ManifestError(f"model '{name}' has a size that is no number of bytes")
+    if not _FILE.fullmatch(model.file):
+        raise ManifestError(f"model '{name}' has a file that is not a plain name: {model.file}")
+    if model.role == "swapper":
+        if model.parameters.get("latent") not in _LATENTS:
+            raise ManifestError(f"model '{name}' needs parameters.latent: {' or '.join(_LATENTS)}")
+        if not all(isinstance(model.parameters.get(key), (int, float)) for key in ("mean", "std")):
+            raise ManifestError(f"model '{name}' needs parameters.mean and parameters.std")
+    return model
+
+
+def _engine(name: str, entry: dict[str, Any], models: Mapping[str, Model]) -> EngineEntry:
+    lists: dict[str, Any] = {key: tuple(entry[key]) for key in ("needs", "uses") if key in entry}
+    engine = _made(EngineEntry, "engine", name, {**entry, **lists})
+    if engine.kind not in get_args(Kind):
+        raise ManifestError(f"engine '{name}' is of a kind that nobody knows: {engine.kind}")
+    for one in (*engine.needs, *engine.uses):
+        if one not in models:
+            raise ManifestError(f"engine '{name}' names a model that the manifest doesn't have: {one}")
+    roles = [models[one].role for one in (*engine.needs, *engine.uses)]
+    if len(set(roles)) != len(roles):
+        raise ManifestError(f"engine '{name}' has two models of one role")
+    missing = _NEEDED - {models[one].role for one in engine.needs}
+    if engine.kind == "neural" and missing:
+        raise ManifestError(f"engine '{name}' needs a model for: {', '.join(sorted(missing))}")
+    return engine
