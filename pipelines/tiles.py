@@ -14,21 +14,21 @@ from nanoswap.pipelines.swap_net import Crops
 
 
 def split(crop: Rgb, k: int) -> Crops:
-    """uint8 (k S, k S, 3) to uint8 (k k, S, S, 3). Raises `ValueError` when the side is no multiple of `k`."""
+    """uint8 (k S, k S, 3) to uint8 (k k, S, S, 3), a new array. Raises `ValueError` when the side is no multiple of `k`."""
     side = crop.shape[0] // k
     if crop.shape != (side * k, side * k, 3):
         raise ValueError(f"a crop of {crop.shape[1]} x {crop.shape[0]} px has no {k} x {k} tiles")
-    return np.ascontiguousarray(crop.reshape(side, k, side, k, 3).transpose(1, 3, 0, 2, 4)).reshape(-1, side, side, 3)
+    return crop.reshape(side, k, side, k, 3).transpose(1, 3, 0, 2, 4).copy().reshape(-1, side, side, 3)
 
 
 def join(tiles: Crops) -> Rgb:
-    """The inverse of `split`. Raises `ValueError` when the number of tiles is no square."""
+    """The inverse of `split`, a new array. Raises `ValueError` when the number of tiles is no square."""
     count, side = tiles.shape[:2]
     k = round(count**0.5)
     if k * k != count or not k:
         raise ValueError(f"{count} tiles make no square")
     whole = tiles.reshape(k, k, side, side, 3).transpose(2, 0, 3, 1, 4)
-    return np.ascontiguousarray(whole).reshape(side * k, side * k, 3)
+    return whole.copy().reshape(side * k, side * k, 3)
 
 
 def factor(reach: float, size: int, most: int) -> int:

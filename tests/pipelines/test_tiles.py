@@ -11,7 +11,11 @@ def test_join_undoes_split(k: int) -> None:
     crop = np.random.default_rng(k).integers(0, 256, (32 * k, 32 * k, 3), dtype=np.uint8)
     tiles = split(crop, k)
     assert tiles.shape == (k * k, 32, 32, 3)
-    assert np.array_equal(join(tiles), crop)
+    whole = join(tiles)
+    assert np.array_equal(whole, crop)
+    # Either is wiped without a loss to the other.
+    assert not np.shares_memory(tiles, crop)
+    assert not np.shares_memory(whole, tiles)
 
 
 def test_every_tile_is_the_whole_face() -> None:
