@@ -25,6 +25,11 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NEEDED: Final = frozenset({"detector", "encoder", "swapper"})
 _LATENTS: Final = ("projected", "unit")
+#: What a value of the file must be, by the annotation of its field.
+_IS: Final[Mapping[str, type]] = MappingProxyType(
+    {"bool": bool, "int | None": int, "tuple[str, ...]": tuple, "Licence": object, "Mapping[str, Parameter]": dict}
+)
+_RESERVED: Final = "models.lock"
 _NOTHING: Final[Mapping[str, Parameter]] = MappingProxyType({})
 
 
@@ -104,7 +109,8 @@ class Manifest:
         licences = {name: _made(Licence, "licence", name, entry) for name, entry in _tables(data, "licences")}
         models = {name: _model(name, entry, licences) for name, entry in _tables(data, "models")}
         engines = {name: _engine(name, entry, models) for name, entry in _tables(data, "engines")}
-        if len({model.file for model in models.values()}) != len(models):
+        # Some file systems take capitals and small letters for the same.
+        if len({model.file.lower() for model in models.values()}) != len(models):
             raise ManifestError("two models of the manifest have the same file")
         return cls(MappingProxyType(models), MappingProxyType(engines), MappingProxyType(licences))
 
@@ -114,6 +120,8 @@ Entry = TypeVar("Entry", Licence, Model, EngineEntry)
 
 def _tables(data: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:
     entries = data.get(section, {})
+    if not isinstance(entries, dict):
+        raise ManifestError(f"{section} is not a table")
     for name, entry in entries.items():
         if not _NAME.fullmatch(name) or not isinstance(entry, dict):
             raise ManifestError(f"'{name}' of {section} is not a name with a table")
@@ -133,6 +141,10 @@ def _made(kind: type[Entry], word: str, name: str, entry: Mapping[str, Any]) -> 
         optional = one.default is not MISSING or one.default_factory is not MISSING
         if one.name != "name" and one.name not in entry and not optional:
             raise ManifestError(f"{word} '{name}' says nothing of its {one.name}")
+        value, must = entry.get(one.name), _IS.get(str(one.type), str)
+        # "false" in quotation marks is true for Python, and true is a number.
+        if one.name in entry and not (isinstance(value, must) and (must in (bool, object) or value is not True)):
+            raise ManifestError(f"{word} '{name}' has a {one.name} that is no {must.__name__}")
     return kind(name=name, **entry)
 
 

@@ -14,7 +14,7 @@ inswapper_128, and the layers below add up to them. Needs torch and numpy, and o
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal
@@ -37,9 +37,11 @@ Reference = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDA
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64)
 """Batches that a CUDA graph is recorded for. Others are filled up to the next, or split at the largest."""
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# The re-statement in float32 on the processor against the reference: largest difference, of the range 0..1. ONNX
-# Runtime's convolutions on CUDA are TF32 (10 bits of mantissa) unless told otherwise, so a reference there is coarser.
-_SAME: Final = {"cpu": 1e-3, "cuda": 1e-2}
+# The re-statement in float32 on the processor against the reference: largest difference, of the range 0..1. A reference
+# that has 10 bits of mantissa (a file that computes in float16, or TF32, which ONNX Runtime's convolutions on CUDA are
+# unless told otherwise) is allowed more: 0.003 was measured for a narrow float16 file on the processor.
+_SAME: Final = 1e-3
+_SAME_COARSE: Final = 1e-2
 # What is served against the reference: mean difference, of the range. 0.001 of it is the cut to bytes; on a network of
 # random weights of the full size, bfloat16 adds @BF16@ and float16 @FP16@.
 _NEAR: Final = {"float32": 0.003, "float16": 0.006, "bfloat16": 0.02}
@@ -192,8 +194,11 @@ class TorchSwapNet:
         side = (self.size, self.size, 3)
         if crops.shape[1:] != side or latents.shape != (len(crops), self._latent):
             raise ValueError(f"crops are (N, {side}) and identities (N, {self._latent})")
-        parts = [self._run(crops[at : at + ROWS[-1]], latents[at : at + ROWS[-1]]) for at in _cuts(len(crops))]
-        return Painted(parts[0] if len(parts) == 1 else np.concatenate([*parts, crops[:0]]), None)
+        if not len(crops):
+            return Painted(crops.copy(), None)
+        most = ROWS[-1]
+        parts = [self._run(crops[at : at + most], latents[at : at + most]) for at in range(0, len(crops), most)]
+        return Painted(parts[0] if len(parts) == 1 else np.concatenate(parts), None)
 
     def _run(self, crops: Crops, latents: Latents) -> Crops:
         if self._cuda is not None:
@@ -277,8 +282,8 @@ def load_torch_net(onnx_bytes: bytes, *, device: str, dtype: str, reference: Ref
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceMissing(f"this build of torch can't use '{device}'")
     kind = DTYPES[dtype]
-    net = InswapperNet.of(read_weights(onnx_bytes))
-    plan = net.plan
+    weights = read_weights(onnx_bytes)
+    net, plan = InswapperNet.of(weights), weights.plan
     rng = np.random.default_rng(0)
     crops = rng.integers(0, 256, (2, plan.size, plan.size, 3), dtype=np.uint8)
     latents = rng.standard_normal((2, plan.latent)).astype(np.float32)
@@ -289,7 +294,8 @@ def load_torch_net(onnx_bytes: bytes, *, device: str, dtype: str, reference: Ref
         expected = reference(target, latents)
         with torch.inference_mode():
             stated = net(torch.from_numpy(target), torch.from_numpy(latents)).numpy()
-        _agree("re-stated in float32", float(np.abs(stated - expected).max()), _SAME[device])
+        coarse = weights.half or device == "cuda"
+        _agree("re-stated in float32", float(np.abs(stated - expected).max()), _SAME_COARSE if coarse else _SAME)
     served = TorchSwapNet(net, device=device, dtype=kind, graphs=device == "cuda")
     if expected is not None:
         # The middle of what a byte may stand for.
@@ -301,10 +307,6 @@ def load_torch_net(onnx_bytes: bytes, *, device: str, dtype: str, reference: Ref
 def _agree(what: str, difference: float, allowed: float) -> None:
     if not difference <= allowed:  # also when it is no number
         raise GraphMismatch(f"the network {what} differs from its file by {difference:.2g}, allowed is {allowed:g}")
-
-
-def _cuts(count: int) -> Sequence[int]:
-    return range(0, count, ROWS[-1])
 
 
 def _paint(net: InswapperNet, crops: Tensor, latents: Tensor) -> Tensor:

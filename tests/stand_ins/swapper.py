@@ -48,7 +48,14 @@ class _Net:
     def twice(self, x: str) -> str:
         g = self.g
         scales = g.constant(np.array([1, 1, 2, 2], np.float32))
-        return g("Resize", x, g.constant(np.zeros(0, np.float32)), scales, mode="linear", coordinate_transformation_mode="half_pixel")
+        return g(
+            "Resize",
+            x,
+            g.constant(np.zeros(0, np.float32)),
+            scales,
+            mode="linear",
+            coordinate_transformation_mode="half_pixel",
+        )
 
     def body(self, x: str, widths: tuple[int, int, int, int], blocks: int) -> str:
         a, b, c, d = widths
