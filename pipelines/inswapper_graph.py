@@ -211,7 +211,13 @@ class _Reader:
         self.side = (self.side + 2 * (pad + own) - kernel) // strides[0] + 1
         self.channels = outputs
         return ConvPlan(
-            inputs=inputs, outputs=outputs, kernel=kernel, stride=strides[0], pad=pad + own, mirrored=mirrored, slope=1.0
+            inputs=inputs,
+            outputs=outputs,
+            kernel=kernel,
+            stride=strides[0],
+            pad=pad + own,
+            mirrored=mirrored,
+            slope=1.0,
         )
 
     def leak(self, plan: ConvPlan) -> ConvPlan:
@@ -242,7 +248,7 @@ class _Reader:
         for node in self.graph.made.values():
             met = [name for name in node.input if name in reached]
             if met and node.op_type in ops:
-                return met[0]
+                return str(met[0])
             if met:
                 reached.update(node.output)
         raise UnknownGraph(f"expected {' or '.join(ops)} after '{self.at}'")
@@ -254,7 +260,7 @@ class _Reader:
         if weight.shape != (2 * count, self.latent):
             raise UnknownGraph(f"expected {2 * count} numbers from the identity for '{end}', found {weight.shape}")
 
-        def tried(x: Floats, numbers: Floats) -> Array:
+        def tried(x: Floats, numbers: Array) -> Array:
             return self.graph.evaluate(end, {self.at: x, style: numbers[None].astype(np.float32)})
 
         # +-1e-4, so that the usual epsilons (1e-5 to 1e-8) weigh as much as the variance or more.
@@ -279,7 +285,7 @@ class _Reader:
         expected = unit * (scale + from_one)[:, None, None] + shift[:, None, None]
         if not np.abs(tried(x, numbers.ravel()) - expected).max() <= _AGREES * np.abs(expected).max():
             raise UnknownGraph(
-                f"expected (x - mean) / sqrt(variance + epsilon) times a scale plus a shift between '{self.at}' and '{end}'"
+                f"expected (x - mean) / sqrt(variance + epsilon) times a scale plus a shift from '{self.at}' to '{end}'"
             )
         halves_of = np.split(weight, 2), np.split(bias, 2)
         weights, biases = halves_of if scale_first else (halves_of[0][::-1], halves_of[1][::-1])

@@ -25,11 +25,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _NEEDED: Final = frozenset({"detector", "encoder", "swapper"})
 _LATENTS: Final = ("projected", "unit")
-#: What a value of the file must be, by the annotation of its field.
-_IS: Final[Mapping[str, type]] = MappingProxyType(
-    {"bool": bool, "int | None": int, "tuple[str, ...]": tuple, "Licence": object, "Mapping[str, Parameter]": dict}
-)
-_RESERVED: Final = "models.lock"
+_RESERVED: Final = "models.lock"  # where the store keeps its records
 _NOTHING: Final[Mapping[str, Parameter]] = MappingProxyType({})
 
 
@@ -117,6 +113,17 @@ class Manifest:
 
 Entry = TypeVar("Entry", Licence, Model, EngineEntry)
 
+#: What a value must be, by the annotation of its field, and what that is called; everything else is text.
+_IS: Final[Mapping[str, tuple[type, str]]] = MappingProxyType(
+    {
+        "bool": (bool, "true or false"),
+        "int | None": (int, "whole number"),
+        "tuple[str, ...]": (tuple, "list"),
+        "Licence": (Licence, "licence"),
+        "Mapping[str, Parameter]": (dict, "table"),
+    }
+)
+
 
 def _tables(data: Mapping[str, Any], section: str) -> list[tuple[str, dict[str, Any]]]:
     entries = data.get(section, {})
@@ -141,24 +148,24 @@ def _made(kind: type[Entry], word: str, name: str, entry: Mapping[str, Any]) -> 
         optional = one.default is not MISSING or one.default_factory is not MISSING
         if one.name != "name" and one.name not in entry and not optional:
             raise ManifestError(f"{word} '{name}' says nothing of its {one.name}")
-        value, must = entry.get(one.name), _IS.get(str(one.type), str)
-        # "false" in quotation marks is true for Python, and true is a number.
-        if one.name in entry and not (isinstance(value, must) and (must in (bool, object) or value is not True)):
-            raise ManifestError(f"{word} '{name}' has a {one.name} that is no {must.__name__}")
+        must, called = _IS.get(str(one.type), (str, "text"))
+        # Exactly: "false" in quotation marks would be true, and true would be a number.
+        if one.name in entry and type(entry[one.name]) is not must:
+            raise ManifestError(f"{word} '{name}' has a {one.name} that is no {called}")
     return kind(name=name, **entry)
 
 
 def _model(name: str, entry: dict[str, Any], licences: Mapping[str, Licence]) -> Model:
-    if entry.get("licence") not in licences:
+    if str(entry.get("licence")) not in licences:
         raise ManifestError(f"model '{name}' has a licence that the manifest doesn't have: {entry.get('licence')}")
     model = _made(Model, "model", name, {**entry, "licence": licences[entry["licence"]]})
     if model.role not in get_args(Role):
         raise ManifestError(f"model '{name}' has a role that nobody knows: {model.role}")
     if model.sha256 is not None and not _SHA256.fullmatch(model.sha256):
         raise ManifestError(f"model '{name}' has a sha256 that is not 64 hexadecimal digits in lower case")
-    if model.bytes is not None and (not isinstance(model.bytes, int) or model.bytes < 1):
+    if model.bytes is not None and model.bytes < 1:
         raise ManifestError(f"model '{name}' has a size that is no number of bytes")
-    if not _FILE.fullmatch(model.file):
+    if not _FILE.fullmatch(model.file) or model.file.lower() == _RESERVED:
         raise ManifestError(f"model '{name}' has a file that is not a plain name: {model.file}")
     if model.role == "swapper":
         if model.parameters.get("latent") not in _LATENTS:
@@ -169,7 +176,7 @@ def _model(name: str, entry: dict[str, Any], licences: Mapping[str, Licence]) ->
 
 
 def _engine(name: str, entry: dict[str, Any], models: Mapping[str, Model]) -> EngineEntry:
-    lists: dict[str, Any] = {key: tuple(entry[key]) for key in ("needs", "uses") if key in entry}
+    lists = {key: tuple(map(str, entry[key])) for key in ("needs", "uses") if isinstance(entry.get(key), list)}
     engine = _made(EngineEntry, "engine", name, {**entry, **lists})
     if engine.kind not in get_args(Kind):
         raise ManifestError(f"engine '{name}' is of a kind that nobody knows: {engine.kind}")

@@ -8,11 +8,15 @@ before the file is even opened.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
+import uuid
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +30,8 @@ State = Literal["missing", "licence", "unlocked", "wrong", "ok"]
 LOCK: Final = "models.lock"
 MOST: Final = 16 * 2**30  # bytes of a file whose size nobody has published
 _PIECE: Final = 2**20
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_PACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class ModelError(Exception):
@@ -130,10 +136,11 @@ class ModelStore:
     def lock(self, name: str, *, again: bool = False) -> str:
         """Record what lies in the store as what should be there; its SHA-256.
 
-        again: also when something else was recorded before. Raises `ModelMissing`; `ModelCorrupt` when the manifest, or
-        without `again` the record, says otherwise.
+        again: also when something else was recorded before. Raises `LicenceNotAccepted`; `ModelMissing`; `ModelCorrupt`
+        when the manifest, or without `again` the record, says otherwise.
         """
         model = self.model(name)
+        self.check_licence(name)
         try:
             data = self.path(name).read_bytes()
         except OSError:
@@ -154,20 +161,22 @@ class ModelStore:
 
         Raises `ModelCorrupt` for another file than was agreed on, one that is too large, or a broken archive.
         """
-        model = self.model(name)
+        model, agreed = self.model(name), self.agreed(name)
+        size = model.bytes if agreed is None else agreed.bytes
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self.folder) as whole:
-            most = MOST if model.member is not None or model.bytes is None else model.bytes
+            most = MOST if model.member is not None or size is None else size
             _copy(pieces, whole, most, model.file)
             whole.seek(0)
             with self._new_file(model.file) as file:
                 if model.member is None:
                     digest = _copy(_pieces(whole), file, most, model.file)
                 else:
-                    digest = _extract(whole, model.member, file, model.bytes or MOST)
-                agreed = self.agreed(name)
+                    digest = _extract(whole, model.member, file, size or MOST)
                 if agreed is not None and agreed.sha256 != digest:
                     raise ModelCorrupt(f"what came is not {model.file}: its SHA-256 begins {digest[:12]}")
+                if size is not None and file.tell() != size:
+                    raise ModelCorrupt(f"what came is not {model.file}: it has {file.tell()} bytes, not {size}")
 
     def _allowed(self, model: Model) -> bool:
         return model.licence.commercial or model.licence.name in self.accepted
@@ -176,8 +185,11 @@ class ModelStore:
         path = self.folder / LOCK
         try:
             found: dict[str, dict[str, str | int]] = json.loads(path.read_text("utf-8"))
-            if not all(set(record) == {"sha256", "bytes"} for record in found.values()):
-                raise ValueError
+            for record in found.values():
+                if set(record) != {"sha256", "bytes"} or type(record["bytes"]) is not int:
+                    raise ValueError
+                if not _SHA256.fullmatch(str(record["sha256"])):
+                    raise ValueError
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError):
@@ -187,14 +199,16 @@ class ModelStore:
     @contextmanager
     def _new_file(self, name: str) -> Iterator[IO[bytes]]:
         """A file that takes its name when the block ends well, and is gone when it doesn't."""
-        handle, path = tempfile.mkstemp(dir=self.folder, prefix=".new-")
-        try:
-            with os.fdopen(handle, "wb") as file:
+        # Not `mkstemp`: the service may run as somebody else than who pulled, so the umask decides who reads it.
+        path = self.folder / f".new-{uuid.uuid4().hex}"
+        with path.open("xb") as file:
+            try:
                 yield file
-            os.replace(path, self.folder / name)
-        except BaseException:
-            os.unlink(path)
-            raise
+                file.flush()
+                os.replace(path, self.folder / name)
+            except BaseException:
+                path.unlink()
+                raise
 
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:
@@ -222,7 +236,14 @@ def _extract(archive: IO[bytes], member: str, file: IO[bytes], most: int) -> str
             found = [info for info in opened.infolist() if info.filename.rsplit("/", 1)[-1] == member]
             if len(found) != 1:
                 raise ModelCorrupt(f"the archive has {len(found)} files called {member}")
+            if found[0].compress_type not in _PACKED:
+                raise ModelCorrupt(f"{member} is packed in a way that is not read here")
             with opened.open(found[0]) as packed:
                 return _copy(_pieces(packed), file, most, member)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError) as error:
         raise ModelCorrupt(f"the archive that holds {member} can't be read: {error}") from None
+    except OSError as error:
+        # A directory that points before the beginning; anything else is this machine's trouble, not the archive's.
+        if error.errno != errno.EINVAL:
+            raise
+        raise ModelCorrupt(f"the archive that holds {member} can't be read: it points outside itself") from None

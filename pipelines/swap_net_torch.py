@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +122,7 @@ class InswapperNet(nn.Module):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self.plan = plan
+        self.plan, self._dtype = plan, torch.float32
         self.stem = nn.ModuleList([_conv(one) for one in plan.stem])
         self.blocks = nn.ModuleList([_conv(one) for one in chain.from_iterable(plan.blocks)])
         self.head = nn.ModuleList([_conv(one) for one in plan.head])
@@ -143,6 +143,7 @@ class InswapperNet(nn.Module):
 
     def placed(self, device: str, dtype: torch.dtype) -> InswapperNet:
         """Itself, moved: convolutions in `dtype` with channels last, the identity's part in float32."""
+        self._dtype = dtype
         for layer in chain(self.stem, self.blocks, self.head):
             layer.to(dtype=dtype)
         # torch's stubs have this form of `to` for tensors only.
@@ -153,7 +154,7 @@ class InswapperNet(nn.Module):
         """target: (N, 3, S, S) RGB 0..1, any float; source: (N, latent). Gives float32 (N, 3, S, S), about 0..1."""
         plan = self.plan
         styles = self.styles(source.float()).view(len(source), 2 * len(plan.blocks), 2, -1, 1, 1).unbind(1)
-        x = target.to(self.stem[0].weight.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = target.to(self._dtype, memory_format=torch.channels_last)
         for conv, one in zip(self.stem, plan.stem, strict=True):
             x = _leak(conv(_bordered(x, one)), one)
         for index, (inner, outer) in enumerate(plan.blocks):
@@ -171,7 +172,7 @@ class InswapperNet(nn.Module):
 
 
 class TorchSwapNet:
-    """Implements `SwapNet`. Takes `net` over: it is moved to `device` and into `dtype` and belongs to this from then on.
+    """Implements `SwapNet`. Takes `net` over: it is moved to `device` and into `dtype`, and belongs to this now.
 
     graphs    record one CUDA graph for each of `ROWS` now, so that no request pays for it. Raises `ValueError` on a
               device that has none.
@@ -222,7 +223,7 @@ class _Cuda:
         self._painted = torch.zeros_like(self._crops)
         self._host_crops, self._host_latents = (torch.zeros(s, dtype=d, pin_memory=True) for s, d in shapes)
         self._host_painted = torch.zeros_like(self._host_crops, pin_memory=True)
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         torch.cuda.synchronize(device)
         if graphs:
@@ -256,7 +257,7 @@ class _Cuda:
     def _step(self, rows: int) -> None:
         self._painted[:rows].copy_(_paint(self._net, self._crops[:rows], self._latents[:rows]))
 
-    def _record(self, rows: int, pool: tuple[int, int]) -> torch.cuda.CUDAGraph:
+    def _record(self, rows: int, pool: Any) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         with torch.inference_mode():
             with torch.cuda.stream(self._stream):
@@ -326,7 +327,10 @@ def _conv(plan: ConvPlan) -> nn.Conv2d:
 
 
 def _leak(x: Tensor, plan: ConvPlan) -> Tensor:
-    return x if plan.slope == 1 else functional.leaky_relu(x, plan.slope, inplace=True)
+    """In place."""
+    if plan.slope != 1:
+        functional.leaky_relu_(x, plan.slope)
+    return x
 
 
 def _restyle(x: Tensor, style: Tensor, epsilon: float, out: Tensor) -> Tensor:
@@ -354,13 +358,22 @@ def _room(x: Tensor, plan: ConvPlan) -> tuple[Tensor, Tensor]:
 
 
 def _mirror(room: Tensor, plan: ConvPlan) -> Tensor:
-    """Fill the border. (torch's own reflecting pad would turn channels-last pictures round on CUDA, and back.)"""
-    if plan.mirrored and plan.pad:
+    """Fill the border of a picture of at least 2 * pad + 2 pixels.
+
+    Both edges go in one copy, as a slice of two lines: on a small batch it is the number of kernels that counts.
+    (torch's own reflecting pad would turn channels-last pictures round on CUDA, and back.)
+    """
+    for line in range(plan.pad if plan.mirrored else 0):
         for axis in (2, 3):
-            side, border = room.shape[axis], plan.pad
-            for edge, source in ((0, border + 1), (side - border, side - 2 * border - 1)):
-                room.narrow(axis, edge, border).copy_(room.narrow(axis, source, border).flip(axis))
+            last = room.shape[axis] - 1
+            edge, source = plan.pad - 1 - line, plan.pad + 1 + line
+            _lines(room, axis, edge, last - edge).copy_(_lines(room, axis, source, last - source))
     return room
+
+
+def _lines(room: Tensor, axis: int, first: int, second: int) -> Tensor:
+    lines = slice(first, second + 1, second - first)
+    return room[:, :, lines] if axis == 2 else room[:, :, :, lines]
 
 
 def _bordered(x: Tensor, plan: ConvPlan) -> Tensor:

@@ -7,8 +7,6 @@ the field as pixel boost; FaceFusion, `processors/pixel_boost.py`.) All tiles of
 
 from __future__ import annotations
 
-import numpy as np
-
 from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.swap_net import Crops
 

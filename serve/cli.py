@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nanoswap import __version__
+from nanoswap.serve import cli_models
 from nanoswap.serve.cli_progress import Progress, seconds_range
 from nanoswap.serve.client_errors import Busy, NanoswapError, SwapEnded, Unavailable
 from nanoswap.serve.sync_client import Client
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--models", metavar="DIR", help="folder of weights (NANOSWAP_MODELS)")
     serve.add_argument("--manifest", metavar="FILE", help="what the weights are (NANOSWAP_MANIFEST)")
     serve.add_argument("--accept", metavar="LICENCES", help="licences that you accept (NANOSWAP_ACCEPT_LICENCES)")
+    cli_models.add(commands, _models)
     return parser
 
 
@@ -252,6 +254,22 @@ def _serve(arguments: argparse.Namespace) -> int:
         return run(os.environ, say=lambda text: print(text, flush=True))
     except (SettingsError, ManifestError, ModelError, NoRedisServer, FileNotFoundError) as error:
         raise UsageError(str(error)) from None
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from nanoswap.pipelines.manifest import ManifestError
+    from nanoswap.pipelines.model_store import ModelError
+    from nanoswap.serve.environment import SettingsError
+    from nanoswap.serve.model_pull import Unreachable
+
+    try:
+        return cli_models.run(arguments)
+    except Unreachable as error:
+        return _fail(str(error), UNAVAILABLE)
+    except (SettingsError, ManifestError, ModelError) as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"{error.filename or 'the folder of weights'}: {error.strerror}") from None
 
 
 def _answer(arguments: argparse.Namespace, value: Any, text: str) -> None:

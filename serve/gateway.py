@@ -27,9 +27,10 @@ from nanoswap.serve.catalogue import CONSENT, configuration
 from nanoswap.serve.estimate import estimate_seconds
 from nanoswap.serve.events import event_stream
 from nanoswap.serve.limits import check_declared, open_kinds, published
+from nanoswap.serve.model_list import models
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.settings import Settings
-from nanoswap.serve.wire import ConfigOut, LineOut, QueueOut, QuotaOut, TicketOut, TicketRequest
+from nanoswap.serve.wire import ConfigOut, LineOut, ModelsOut, QueueOut, QuotaOut, TicketOut, TicketRequest
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,12 @@ class Desk:
 
 
 def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) -> FastAPI:
-    """The gateway as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
+    """The gateway as an ASGI application. It closes ``room`` and ``sessions`` when it stops.
+
+    Raises `ManifestError`.
+    """
     kinds = open_kinds(settings)
+    weights = models(settings.models.read_manifest(), settings.models.engines)
     desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, kinds))
 
     @asynccontextmanager
@@ -97,6 +102,12 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         video = LineOut.of(await desk.board.line(Kind.VIDEO)) if Kind.VIDEO in kinds else None
         image = LineOut.of(await desk.board.line(Kind.IMAGE))
         return QueueOut(image=image, video=video, limits=published(settings))
+
+    @app.get("/v1/models", tags=["public"])
+    async def list_models(response: Response) -> ModelsOut:
+        """The engines that are known here, and the weights they are made of: origin, licence, SHA-256."""
+        response.headers["Cache-Control"] = "public, max-age=300"
+        return weights
 
     @app.get("/v1/quota", tags=["account"])
     async def quota(who: Signed, response: Response) -> QuotaOut:

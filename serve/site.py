@@ -1,4 +1,4 @@
-"""The page: a handful of files from ``web/``, read once, served with an entity tag and no build step."""
+"""The pages: a handful of files from ``web/``, read once, served with an entity tag and no build step."""
 
 import hashlib
 from importlib import resources
@@ -17,9 +17,10 @@ _TYPES = {
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page at ``/`` and its files below ``/web/``."""
+    """Serve the page at ``/``, the one about the promise at ``/verify``, and their files below ``/web/``."""
     files = _read(resources.files("nanoswap.serve").joinpath("web"), "/web/")
     files["/"] = files["/web/index.html"]
+    files["/verify"] = files["/web/verify.html"]
     for path, (media_type, content) in files.items():
         app.add_api_route(path, _endpoint(media_type, content), methods=["GET"], include_in_schema=False)
 

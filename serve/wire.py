@@ -201,6 +201,44 @@ class EngineOut(Wire):
     licence: str
 
 
+class LicenceOut(Wire):
+    name: str
+    title: str
+    commercial: bool = Field(description="Whether a service that earns may use the file.")
+
+
+class ModelOut(Wire):
+    """One file of weights."""
+
+    name: str
+    role: str
+    repository: str
+    revision: str
+    file: str
+    sha256: str | None = Field(
+        description="No other file is loaded. null: none was published; the operator records it."
+    )
+    bytes: int | None
+    licence: LicenceOut
+    use: str
+    stand_in: bool = Field(description="Made for tests: what comes of it means nothing.")
+    required: bool = Field(description="False: the engine uses it only where the operator has it.")
+
+
+class ModelsEngineOut(Wire):
+    name: str
+    label: str
+    licence: str
+    offered: bool = Field(description="Whether it runs here.")
+    models: list[ModelOut]
+
+
+class ModelsOut(Wire):
+    """Every engine that is known here, and the files it is made of."""
+
+    engines: list[ModelsEngineOut]
+
+
 class Demo(Wire):
     email: str
     password: str
@@ -252,6 +290,7 @@ class ConfigLinks(Wire):
     tickets: str = "/v1/tickets"
     queue: str = "/v1/queue"
     quota: str = "/v1/quota"
+    models: str = "/v1/models"
 
 
 class ConfigOut(Wire):

@@ -6,6 +6,7 @@ row, names that say nothing).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -91,7 +92,8 @@ class _Builder:
         weight = self.normal(outputs, inputs, kernel, kernel, std=(2 / (inputs * kernel**2)) ** 0.5)
         return self.node(
             "Conv", x, self.constant(weight), self.constant(self.normal(outputs, std=0.1)),
-            kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[0 if mirrored else pad] * 4, dilations=[1, 1], group=1,
+            kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[0 if mirrored else pad] * 4,
+            dilations=[1, 1], group=1,
         )  # fmt: skip
 
     def leak(self, x: str) -> str:
@@ -150,10 +152,7 @@ class _Builder:
             return self.nodes[-1].output[0], self.nodes[-1].output[1]
         ends = [np.array([i * channels], np.int64) for i in range(3)]
         axis = self.constant(np.array([1], np.int64))
-        first, second = (
-            self.node("Slice", tall, self.constant(a), self.constant(b), axis)
-            for a, b in zip(ends, ends[1:], strict=False)
-        )
+        first, second = (self.node("Slice", tall, self.constant(a), self.constant(b), axis) for a, b in pairwise(ends))
         return first, second
 
     def restyled(self, x: str, channels: int) -> str:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHES = ("room", "paste", "image", "gateway", "video", "video_memory", "tracking", "mixed")
+BENCHES = ("room", "paste", "image", "gateway", "video", "video_memory", "tracking", "mixed", "networks", "runtime")
 ROOT = Path(__file__).parents[2]
 
 

@@ -245,7 +245,7 @@ def test_rows_must_belong_together(small: TorchSwapNet) -> None:
 
 
 def test_statistics_are_float32_whatever_the_type() -> None:
-    """A mean far from zero, as bfloat16 can barely hold it: statistics rounded to that type would be off by percents."""
+    """A mean far from zero, as bfloat16 can barely hold it: rounded to that type they would be off by percents."""
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(100.0, 3.0, (2, 8, 16, 16)).astype(np.float32)).bfloat16()
     style = torch.stack([torch.ones(2, 8, 1, 1), torch.zeros(2, 8, 1, 1)], 1)

@@ -42,12 +42,12 @@ class Service:
         return str(answer.raise_for_status().json()["access_token"])
 
 
-def start_service(**environment: str) -> Service:
-    """Start ``nanoswap serve`` on a free port and wait until it says that it is ready."""
+def start_service(*words: str, **environment: str) -> Service:
+    """Start ``nanoswap serve`` with these words on a free port and wait until it says that it is ready."""
     port = free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "NANOSWAP_"))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "nanoswap.serve.cli", "serve"],
+        [sys.executable, "-m", "nanoswap.serve.cli", "serve", *words],
         env=inherited | {"NANOSWAP_PORT": str(port)} | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,0 +1,68 @@
+/** The engines that are offered here and the files that they are made of, as /v1/models tells it. */
+import { byId, say } from "/web/page.js";
+
+const ROLES = {
+  detector: "finds faces", encoder: "tells people apart", landmarks: "finds the edge of a face", swapper: "paints the face",
+  occluder: "sees what is in front of a face", enhancer: "restores a face", features: "judges results",
+};
+const COLUMNS = ["File", "What it does", "SHA-256", "Licence"];
+
+/** @param {string} tag @param {string} text @param {Record<string, string>} attributes */
+const made = (tag, text = "", attributes = {}) => {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+};
+
+/** @param {string} tag @param {Element[]} inside @param {Record<string, string>} attributes */
+const around = (tag, inside, attributes = {}) => {
+  const element = made(tag, "", attributes);
+  element.append(...inside);
+  return element;
+};
+
+/** @param {any} model */
+const row = (model) => {
+  const bytes = model.bytes === null ? "size not published" : `${model.bytes.toLocaleString("en")} bytes`;
+  const when = model.required ? "always used" : "used where the operator has it";
+  const file = around("th", [made("span", model.file), made("small", `${bytes}; ${when}`)], { scope: "row" });
+  const use = around("td", [
+    made("span", `${ROLES[model.role] || model.role}. ${model.use}`),
+    made("small", `From ${model.repository}, ${model.revision}`),
+  ]);
+  if (model.stand_in) use.append(made("small", "Made for tests: what comes of it means nothing."));
+  const hash = model.sha256 === null
+    ? made("td", "Not published: the operator records the hash of the file that they have looked at.")
+    : around("td", [made("code", model.sha256)]);
+  const licence = around("td", [
+    made("span", model.licence.title),
+    made("small", model.licence.commercial ? "May serve commerce." : "Not for commerce; loaded only when the operator has accepted it by name."),
+  ]);
+  return around("tr", [file, use, hash, licence]);
+};
+
+/** @param {any} engine */
+const section = (engine) => {
+  const head = [made("h3", engine.label), made("p", `Licence: ${engine.licence}`, { class: "quiet" })];
+  if (engine.models.length === 0) return around("section", [...head, made("p", "This engine uses no weights.")]);
+  const columns = around("tr", COLUMNS.map((text) => made("th", text, { scope: "col" })));
+  const table = around("table", [
+    made("caption", `Files of ${engine.name}`),
+    around("thead", [columns]),
+    around("tbody", engine.models.map(row)),
+  ]);
+  const scroll = around("div", [table], { class: "scroll", role: "region", "aria-label": `Files of ${engine.name}`, tabindex: "0" });
+  return around("section", [...head, scroll]);
+};
+
+try {
+  const answer = await fetch("/v1/models");
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  const offered = (await answer.json()).engines.filter((/** @type {any} */ engine) => engine.offered);
+  byId("models").replaceChildren(...offered.map(section));
+  say("models-status", offered.length === 1 ? "One engine is offered here." : `${offered.length} engines are offered here.`);
+} catch {
+  say("models-status", "The list can't be read now. It is at /v1/models.");
+}
+document.documentElement.dataset.ready = "yes";
