@@ -21,7 +21,7 @@ from nanoswap.pipelines.engine import Engine, Rgb
 from nanoswap.pipelines.errors import PipelineError
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.frame import FramePool
-from nanoswap.pipelines.image import ImageLimits, decode
+from nanoswap.pipelines.image import ImageLimits, decode, encode
 from nanoswap.pipelines.judge import Judge, Seen, expression_error, frechet, jitter, likeness, look, pose_error
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.pipelines.reader import Reader
@@ -115,6 +115,11 @@ def evaluate(
         notes=judge.notes,
         sheet=_sheet(givers, [*pictures, *clips], shown),
     )
+
+
+def write_sheet(sheet: Rgb) -> bytes:
+    """As PNG."""
+    return bytes(encode(sheet, "png", 100))
 
 
 def _source(judge: Judge, name: str, data: bytes) -> Seen:

@@ -12,7 +12,8 @@ from nanoswap.pipelines.swap_net import Crops
 
 
 def split(crop: Rgb, k: int) -> Crops:
-    """uint8 (k S, k S, 3) to uint8 (k k, S, S, 3), a new array. Raises `ValueError` when the side is no multiple of `k`."""
+    """uint8 (k S, k S, 3) to uint8 (k k, S, S, 3), a new array. Raises `ValueError` for a side that is no multiple
+    of `k`."""
     side = crop.shape[0] // k
     if crop.shape != (side * k, side * k, 3):
         raise ValueError(f"a crop of {crop.shape[1]} x {crop.shape[0]} px has no {k} x {k} tiles")

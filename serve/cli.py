@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nanoswap import __version__
-from nanoswap.serve import cli_models
+from nanoswap.serve import cli_eval, cli_models
 from nanoswap.serve.cli_progress import Progress, seconds_range
 from nanoswap.serve.client_errors import Busy, NanoswapError, SwapEnded, Unavailable
 from nanoswap.serve.sync_client import Client
@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--manifest", metavar="FILE", help="what the weights are (NANOSWAP_MANIFEST)")
     serve.add_argument("--accept", metavar="LICENCES", help="licences that you accept (NANOSWAP_ACCEPT_LICENCES)")
     cli_models.add(commands, _models)
+    cli_eval.add(commands, _eval)
     return parser
 
 
@@ -270,6 +271,17 @@ def _models(arguments: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     except OSError as error:
         raise UsageError(f"{error.filename or 'the folder of weights'}: {error.strerror}") from None
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from nanoswap.pipelines.manifest import ManifestError
+    from nanoswap.pipelines.model_store import ModelError
+    from nanoswap.serve.environment import SettingsError
+
+    try:
+        return cli_eval.run(arguments)
+    except (SettingsError, ManifestError, ModelError) as error:
+        raise UsageError(str(error)) from None
 
 
 def _answer(arguments: argparse.Namespace, value: Any, text: str) -> None:

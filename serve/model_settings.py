@@ -73,15 +73,15 @@ class ModelSettings:
         """Raises `ModelError` or `ManifestError` for an engine that could not be loaded."""
         manifest = self.read_manifest()
         for name in self.engines:
-            check_engine(name, manifest, self._store(manifest), self.runtime)
+            check_engine(name, manifest, self.store(manifest), self.runtime)
 
     def load(self) -> dict[str, Engine]:
         """Every engine by name, the default one first."""
         manifest = self.read_manifest()
-        store = self._store(manifest)
+        store = self.store(manifest)
         return {name: load_engine(name, manifest, store, self.runtime, self.style) for name in self.engines}
 
-    def _store(self, manifest: Manifest) -> ModelStore:
+    def store(self, manifest: Manifest) -> ModelStore:
         return ModelStore(self.folder, manifest, self.accepted)
 
 

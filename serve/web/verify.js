@@ -1,10 +1,6 @@
 /** The engines that are offered here and the files that they are made of, as /v1/models tells it. */
 import { byId, say } from "/web/page.js";
 
-const ROLES = {
-  detector: "finds faces", encoder: "tells people apart", landmarks: "finds the edge of a face", swapper: "paints the face",
-  occluder: "sees what is in front of a face", enhancer: "restores a face", features: "judges results",
-};
 const COLUMNS = ["File", "What it does", "SHA-256", "Licence"];
 
 /** @param {string} tag @param {string} text @param {Record<string, string>} attributes */
@@ -26,9 +22,9 @@ const around = (tag, inside, attributes = {}) => {
 const row = (model) => {
   const bytes = model.bytes === null ? "size not published" : `${model.bytes.toLocaleString("en")} bytes`;
   const when = model.required ? "always used" : "used where the operator has it";
-  const file = around("th", [made("span", model.file), made("small", `${bytes}; ${when}`)], { scope: "row" });
+  const file = around("th", [made("span", model.file), made("small", `${model.role}; ${bytes}; ${when}`)], { scope: "row" });
   const use = around("td", [
-    made("span", `${ROLES[model.role] || model.role}. ${model.use}`),
+    made("span", model.use),
     made("small", `From ${model.repository}, ${model.revision}`),
   ]);
   if (model.stand_in) use.append(made("small", "Made for tests: what comes of it means nothing."));
@@ -37,7 +33,7 @@ const row = (model) => {
     : around("td", [made("code", model.sha256)]);
   const licence = around("td", [
     made("span", model.licence.title),
-    made("small", model.licence.commercial ? "May serve commerce." : "Not for commerce; loaded only when the operator has accepted it by name."),
+    made("small", model.licence.commercial ? "Does not forbid commercial use." : "Not for commerce; loaded only when the operator has accepted it by name."),
   ]);
   return around("tr", [file, use, hash, licence]);
 };
