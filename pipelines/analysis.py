@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,24 +26,17 @@ from nanoswap.pipelines.onnx_net import OnnxNet
 
 SIDE: Final = 640  # px of the square that a picture is fitted into; SCRFD-10G's own
 _SURE: Final = 0.5  # insightface's default
-_TOGETHER: Final = 4  # pictures whose faces are looked for at the same time
 
 
 class Detector:
-    """SCRFD. Thread safe."""
+    """SCRFD. Thread safe; frames and pictures of several threads share a forward where the graph allows."""
 
     def __init__(self, net: OnnxNet) -> None:
         self._scrfd: Any = SCRFD(model_file=None, session=net)
         self._scrfd.prepare(ctx_id=0, input_size=(SIDE, SIDE), det_thresh=_SURE)
-        self._threads = ThreadPoolExecutor(_TOGETHER, thread_name_prefix="detect")
 
-    def __call__(self, pictures: Sequence[Rgb]) -> list[tuple[Face, ...]]:
-        """The faces of each picture, the largest first. Several pictures share forwards where the graph allows."""
-        if len(pictures) == 1:
-            return [self._find(pictures[0])]
-        return list(self._threads.map(self._find, pictures))
-
-    def _find(self, rgb: Rgb) -> tuple[Face, ...]:
+    def __call__(self, rgb: Rgb) -> tuple[Face, ...]:
+        """The faces of a picture, the largest first."""
         height, width = rgb.shape[:2]
         canvas, scale = _fitted(rgb)
         try:

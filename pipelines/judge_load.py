@@ -28,7 +28,8 @@ def load_judge(engine: EngineEntry, manifest: Manifest, store: ModelStore, runti
     chosen: dict[Role, Model] = {"encoder": encoders[0]} if encoders else {}
     others: tuple[Role, ...] = ("detector", "landmarks", "features")
     for role in others:
-        chosen |= {role: model for model in _of(there, role)[:1]}
+        if found := _of(there, role):
+            chosen[role] = found[0]
     independent = bool(encoders) and encoders[0].name not in engine.needs
     notes = []
     if any(model.stand_in for model in chosen.values()) or any(manifest.models[one].stand_in for one in engine.needs):
@@ -68,8 +69,7 @@ def _made(role: Role, data: bytes, runtime: Runtime) -> Find | Identify | Dense 
 
     net = OnnxNet(data, device=runtime.device, threads=runtime.threads, batching=runtime.batching)
     if role == "detector":
-        detector = Detector(net)
-        return lambda rgb: detector([rgb])[0]
+        return Detector(net)
     if role == "encoder":
         return Encoder(net, data)
     if role == "landmarks":

@@ -76,7 +76,7 @@ class NeuralEngine:
         self._nets, self._style = networks, style
 
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
-        return self._nets.detector([rgb])[0]
+        return self._nets.detector(rgb)
 
     def recognise(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
         return self._nets.encoder(rgb, faces)

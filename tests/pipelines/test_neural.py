@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,9 +92,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_faces_are_those_that_insightface_finds(models: Path) -> None:
     theirs = SCRFD(model_file=str(models / "det_10g.onnx"), session=session(models, "det_10g.onnx"))
     theirs.prepare(ctx_id=0, input_size=(640, 640))
-    ours = Detector(OnnxNet((models / "det_10g.onnx").read_bytes(), batching=Batching(most=4, wait=0.2)))
+    net = OnnxNet((models / "det_10g.onnx").read_bytes(), batching=Batching(most=3, wait=1.0))
+    ours = Detector(net)
     pictures = [crowd(), portrait("astronaut"), np.ascontiguousarray(portrait("hopper")[:, 60:400])]
-    found = ours(pictures)
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(ours, pictures))
+    assert (net.forwards, net.rows) == (1, 3)
     assert [len(faces) for faces in found] == [4, 1, 1]
     for rgb, faces in zip(pictures, found, strict=True):
         boxes, points = theirs.detect(np.ascontiguousarray(rgb[..., ::-1]), input_size=(640, 640))

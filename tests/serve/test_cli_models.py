@@ -164,9 +164,16 @@ def test_what_is_there_is_not_fetched_again(
     assert main(["models", "pull", "one", "--all"]) == 0
     assert served[0].asked == ["/det", "/pack.zip", "/swap", "/occ"]
     (folder / "det.onnx").write_bytes(b"spoilt")
-    assert main(["models", "pull", "det", "one", "occ"]) == 0
+    capsys.readouterr()
+    assert main(["models", "pull", "occ", "one", "det"]) == 0
     assert served[0].asked[4:] == ["/det"]
-    assert f"enc: was there, SHA-256 {sha256(ENCODER)}" in capsys.readouterr().out
+    said = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert said == [
+        f"occ: was there, SHA-256 {sha256(OCCLUDER)}",
+        f"det: pulled, SHA-256 {sha256(DETECTOR)}",
+        f"enc: was there, SHA-256 {sha256(ENCODER)}",
+        f"swap: was there, SHA-256 {sha256(SWAPPER)}",
+    ]
     assert (folder / "det.onnx").read_bytes() == DETECTOR
 
 
@@ -248,6 +255,12 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(
     assert "SECRET" not in err
     assert err.splitlines()[-1] == last
     assert (out, names(folder)) == ("", [])
+
+
+def test_redirects_come_to_an_end(folder: Path, served: tuple[Files, str]) -> None:
+    gone_round(served[0])
+    assert main(["models", "pull", "det"]) == 2
+    assert len(served[0].asked) == 6
 
 
 def test_redirect_on_loopback_is_followed(folder: Path, served: tuple[Files, str]) -> None:
