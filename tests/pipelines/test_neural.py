@@ -31,6 +31,7 @@ from nanoswap.pipelines.onnx_net import OnnxNet
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.swap import SwapOptions, swap_image
 from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, Scaling, find_projection, project, to_blob
+from nanoswap.pipelines.tiles import split
 from nanoswap.pipelines.window import Batching
 from tests.clips import portrait
 from tests.serve.conftest import jpeg
@@ -367,6 +368,23 @@ def test_tiles_give_more_detail_to_large_faces_only(models: Path, counted: Count
     coarse = swapped(engine(models), large)
     face = ours.detect(large)[0]
     assert np.abs(done[centre(face)].astype(int) - coarse[centre(face)]).max() > 0
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_tiles_see_the_face_where_the_network_expects_it(models: Path, k: int) -> None:
+    """On a picture that is brighter to the right and below, the mean of all tiles is the coarse crop itself."""
+    y, x = np.mgrid[:600, :600]
+    slope = np.stack([x * 0.4, y * 0.4, (x + y) * 0.2], axis=2).astype(np.uint8)
+    face = (
+        engine(models)
+        .detect(cv2.resize(portrait("hopper"), (600, 600)))[0]
+        .moved(np.full(2, 1.7, np.float32), np.full(2, -180, np.float32), (600, 600))
+    )
+    coarse = engine(models)._cut(slope, face)
+    fine = engine(models, Style(tiles=k))._cut(slope, face)
+    assert (coarse.k, fine.k) == (1, k)
+    off = split(fine.pixels, k).astype(np.float32).mean(0) - coarse.pixels
+    assert np.abs(off[8:-8, 8:-8].mean((0, 1))).max() < 0.15
 
 
 def test_256_kind_takes_the_identity_as_it_is_and_its_own_mask(models: Path) -> None:
