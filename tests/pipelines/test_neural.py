@@ -40,7 +40,7 @@ from tests.stand_ins.swapper import swapper
 
 pytestmark = pytest.mark.filterwarnings("ignore:.estimate. is deprecated:FutureWarning")
 
-BARE = ("2d106det", "xseg_1", "gfpgan_1_4")
+ALL = ("2d106det", "xseg_1", "gfpgan_1_4")
 ONE = Runtime(threads=1, batching=Batching(most=16, wait=0.0))
 
 
@@ -402,9 +402,10 @@ def test_256_kind_takes_the_identity_as_it_is_and_its_own_mask(models: Path) -> 
     assert np.array_equal(done[y - 2 : y + 2, x - 2 : x + 2], frame[y - 2 : y + 2, x - 2 : x + 2])
 
 
-def test_nothing_outside_the_footprint_changes(models: Path) -> None:
+@pytest.mark.parametrize("uses", [(), ALL])
+def test_nothing_outside_the_footprint_changes(models: Path, uses: tuple[str, ...]) -> None:
     frame = crowd()
-    ours = engine(models, uses=BARE)
+    ours = engine(models, uses=uses)
     done = swapped(ours, frame)
     outside = np.ones(frame.shape[:2], bool)
     for face in ours.detect(frame):
@@ -413,7 +414,7 @@ def test_nothing_outside_the_footprint_changes(models: Path) -> None:
 
 
 def test_face_at_the_very_edge_and_beyond(models: Path) -> None:
-    ours = engine(models, uses=BARE)
+    ours = engine(models, uses=ALL)
     source = NeuralSource(np.full(512, 512**-0.5, np.float32))
     frame = portrait("astronaut").copy()
     face = ours.detect(frame)[0]

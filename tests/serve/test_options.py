@@ -1,8 +1,11 @@
+from typing import cast
+
 import pytest
 
+from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.swap import SwapOptions
 from nanoswap.pipelines.swap_clip import ClipOptions
-from nanoswap.serve.options import clip_options, swap_options
+from nanoswap.serve.options import chosen_engine, clip_options, swap_options
 from nanoswap.serve.problems import Problem
 
 
@@ -44,3 +47,14 @@ def test_wrong_options_of_a_clip_name_their_field(fields: dict[str, str]) -> Non
     with pytest.raises(Problem) as caught:
         clip_options(fields)
     assert caught.value.part in fields
+
+
+def test_engine_is_the_one_asked_for_or_the_services_own() -> None:
+    engines = {"inswapper": cast("Engine", object()), "mesh": cast("Engine", object())}
+    assert chosen_engine({}, engines, "inswapper") is engines["inswapper"]
+    assert chosen_engine({"engine": ""}, engines, "inswapper") is engines["inswapper"]
+    assert chosen_engine({"engine": "mesh"}, engines, "inswapper") is engines["mesh"]
+    with pytest.raises(Problem) as caught:
+        chosen_engine({"engine": "outswapper"}, engines, "inswapper")
+    assert (caught.value.code, caught.value.part) == ("bad_request", "engine")
+    assert "inswapper, mesh" in str(caught.value.detail)
