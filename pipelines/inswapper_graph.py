@@ -12,19 +12,16 @@ Constants may be of any float type and behind any constant nodes (a cast, a tran
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from nanoswap.pipelines.face import Floats
-from nanoswap.pipelines.swap_net_torch import ConvPlan, Doubling, Plan
+from nanoswap.pipelines.inswapper_net import ConvPlan, Doubling, Plan
+from nanoswap.pipelines.onnx_graph import Graph, UnknownGraph, attributes
 
 Array = npt.NDArray[Any]
 
@@ -32,10 +29,6 @@ STEM, HEAD, DOUBLED = 4, 4, 2
 """Convolutions before and after the blocks; how many of the latter have a doubling before them."""
 _LOOKS_ON: Final = ("Identity", "Cast", "Dropout")
 _AGREES: Final = 1e-3
-
-
-class UnknownGraph(ValueError):
-    """The graph isn't of the inswapper kind."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,77 +45,13 @@ class SwapWeights:
 
 def read_weights(onnx_bytes: bytes) -> SwapWeights:
     """Raises `UnknownGraph`."""
-    return _Reader(_Graph(onnx.load_model_from_string(onnx_bytes))).read()
-
-
-class _Graph:
-    """Who makes and who uses each tensor; and what a part of the graph computes."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        graph = model.graph
-        self.opsets = list(model.opset_import)
-        self.version = max([one.version for one in self.opsets if one.domain in ("", "ai.onnx")], default=1)
-        self.made = {name: node for node in graph.node for name in node.output}
-        self.used: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in graph.node:
-            for name in dict.fromkeys(node.input):
-                self.used[name].append(node)
-        self._order = {id(node): index for index, node in enumerate(graph.node)}
-        self._constants = {one.name: one for one in graph.initializer}
-        for node in graph.node:
-            if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-                self._constants[node.output[0]] = node.attribute[0].t
-        self.half = any(
-            one.data_type == TensorProto.FLOAT16 and any(node.op_type == "Conv" for node in self.used[name])
-            for name, one in self._constants.items()
-        )
-        self.inputs = {
-            one.name: [side.dim_value for side in one.type.tensor_type.shape.dim]
-            for one in graph.input
-            if one.name not in self._constants
-        }
-        self.outputs = [one.name for one in graph.output]
-
-    def constant(self, name: str) -> Array:
-        """Raises `UnknownGraph` when `name` depends on an input of the graph."""
-        if name in self._constants:
-            return _widened(numpy_helper.to_array(self._constants[name]))
-        return self.evaluate(name, {})
-
-    def evaluate(self, name: str, feeds: Mapping[str, Array]) -> Array:
-        """What the nodes between `feeds` and `name` compute, in float32 whatever the file computes in."""
-        constants, nodes, left = {}, {}, [name]
-        while left:
-            one = left.pop()
-            if one in feeds or not one:
-                continue
-            if one in self._constants:
-                constants[one] = _widened(numpy_helper.to_array(self._constants[one]))
-            elif one in self.made:
-                node = self.made[one]
-                if id(node) not in nodes:
-                    nodes[id(node)] = node
-                    left += node.input
-            else:
-                raise UnknownGraph(f"'{name}' was expected not to depend on '{one}'")
-        given = {**constants, **feeds}
-        part = helper.make_graph(
-            [_in_float32(nodes[key]) for key in sorted(nodes, key=self._order.__getitem__)], "part",
-            [helper.make_tensor_value_info(each, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-             for each, value in given.items()],
-            [helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None)],
-        )  # fmt: skip
-        try:
-            (result,) = ReferenceEvaluator(helper.make_model(part, opset_imports=self.opsets)).run(None, given)
-        except Exception as error:
-            raise UnknownGraph(f"'{name}' can't be computed apart from its graph: {error}") from error
-        return _widened(np.asarray(result))
+    return _Reader(Graph(onnx.load_model_from_string(onnx_bytes))).read()
 
 
 class _Reader:
     """A place in the graph that moves on from the crop, and what has been read on the way."""
 
-    def __init__(self, graph: _Graph) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
         pictures = [(name, shape) for name, shape in graph.inputs.items() if len(shape) == 4]
         identities = [(name, shape) for name, shape in graph.inputs.items() if len(shape) == 2]
@@ -191,14 +120,14 @@ class _Reader:
     def conv(self) -> ConvPlan:
         node, pad, mirrored = self.step("Pad", "Conv"), 0, False
         if node.op_type == "Pad":
-            mode = _attributes(node).get("mode", b"constant")
-            pads = _attributes(node)["pads"] if self.graph.version < 11 else self.graph.constant(node.input[1]).tolist()
+            mode = attributes(node).get("mode", b"constant")
+            pads = attributes(node)["pads"] if self.graph.version < 11 else self.graph.constant(node.input[1]).tolist()
             pad, mirrored = _even(pads[2:4] + pads[6:8]), mode == b"reflect"
             constant = mode == b"constant" and not (len(node.input) > 2 and self.graph.constant(node.input[2]).any())
             if any(pads[:2] + pads[4:6]) or not (mirrored or constant):
                 raise UnknownGraph(f"expected '{node.output[0]}' to be padded by its mirror or by zeros, on its sides")
             node = self.step("Conv")
-        about = _attributes(node)
+        about = attributes(node)
         strides, own = about.get("strides", [1, 1]), _even(about.get("pads", [0, 0, 0, 0]))
         weight = _owned(self.graph.constant(node.input[1]))
         outputs, inputs, kernel, other = weight.shape
@@ -225,7 +154,7 @@ class _Reader:
         if not self.sees("LeakyRelu", "Relu"):
             return plan
         node = self.step("LeakyRelu", "Relu")
-        slope = float(_attributes(node).get("alpha", 0.01)) if node.op_type == "LeakyRelu" else 0.0
+        slope = float(attributes(node).get("alpha", 0.01)) if node.op_type == "LeakyRelu" else 0.0
         return replace(plan, slope=slope)
 
     def block(self) -> tuple[ConvPlan, ConvPlan]:
@@ -318,7 +247,7 @@ class _Reader:
         weight = self.graph.constant(node.input[1])
         bias = np.zeros(1, np.float32)
         if node.op_type == "Gemm":
-            about = _attributes(node)
+            about = attributes(node)
             weight = about.get("alpha", 1.0) * (weight if about.get("transB", 0) else weight.T)
             if len(node.input) > 2:
                 bias = about.get("beta", 1.0) * self.graph.constant(node.input[2])
@@ -332,7 +261,7 @@ class _Reader:
 
     def double(self) -> None:
         node = self.step("Resize", "Upsample")
-        about, version = _attributes(node), self.graph.version
+        about, version = attributes(node), self.graph.version
         names = {"half_pixel": "half_pixel", "pytorch_half_pixel": "half_pixel", "align_corners": "align_corners",
                  "asymmetric": "asymmetric"}  # fmt: skip
         # Before there was a choice, samples lay where "asymmetric" has them.
@@ -369,27 +298,12 @@ class _Reader:
         return float(gain), float(offset)
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
-
-
 def _even(pads: list[int]) -> int:
     if len(set(pads)) != 1:
         raise UnknownGraph(f"expected the same padding on all sides, found {pads}")
     return int(pads[0])
 
 
-def _widened(value: Array) -> Array:
-    return value.astype(np.float32) if value.dtype in (np.float16, np.float64) else value
-
-
 def _owned(value: Array) -> Floats:
     """A copy that may be written to: torch takes its memory over."""
     return np.array(value, np.float32, order="C")
-
-
-def _in_float32(node: onnx.NodeProto) -> onnx.NodeProto:
-    """The node, with float32 where it casts to another float."""
-    if node.op_type != "Cast" or _attributes(node)["to"] not in (TensorProto.FLOAT16, TensorProto.DOUBLE):
-        return node
-    return helper.make_node("Cast", list(node.input), list(node.output), to=TensorProto.FLOAT)

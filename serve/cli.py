@@ -14,9 +14,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nanoswap import __version__
+from nanoswap.pipelines.manifest import ManifestError
+from nanoswap.pipelines.model_store import ModelError
+from nanoswap.queue.redis_server import NoRedisServer
 from nanoswap.serve import cli_eval, cli_models
 from nanoswap.serve.cli_progress import Progress, seconds_range
+from nanoswap.serve.cli_words import add_words, given
 from nanoswap.serve.client_errors import Busy, NanoswapError, SwapEnded, Unavailable
+from nanoswap.serve.environment import SettingsError
+from nanoswap.serve.model_pull import Unreachable
 from nanoswap.serve.sync_client import Client
 
 BAD_INPUT, REFUSED, UNAVAILABLE, INTERRUPTED = 2, 3, 4, 130
@@ -33,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
         return run(arguments)
-    except UsageError as error:
+    except Unreachable as error:
+        return _fail(str(error), UNAVAILABLE)
+    except (UsageError, SettingsError, ManifestError, ModelError, NoRedisServer) as error:
         return _fail(str(error), BAD_INPUT)
     except (Busy, SwapEnded) as error:
         wait = f" Try again in {error.retry_after:g} s." if error.retry_after else ""
@@ -94,12 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     login = command("login", _login, "print an access token")
     login.add_argument("--email")
     serve = command("serve", _serve, "run the service on this machine")
-    serve.add_argument("--engine", metavar="NAMES", help="engines, the default one first (NANOSWAP_ENGINE, mesh)")
-    serve.add_argument("--models", metavar="DIR", help="folder of weights (NANOSWAP_MODELS)")
-    serve.add_argument("--manifest", metavar="FILE", help="what the weights are (NANOSWAP_MANIFEST)")
-    serve.add_argument("--accept", metavar="LICENCES", help="licences that you accept (NANOSWAP_ACCEPT_LICENCES)")
-    cli_models.add(commands, _models)
-    cli_eval.add(commands, _eval)
+    add_words(serve)
+    cli_models.add(commands)
+    cli_eval.add(commands)
     return parser
 
 
@@ -237,50 +242,12 @@ def _login(arguments: argparse.Namespace) -> int:
 
 def _serve(arguments: argparse.Namespace) -> int:
     # Imported late: this is the only command that needs Ray.
-    from nanoswap.pipelines.manifest import ManifestError
-    from nanoswap.pipelines.model_store import ModelError
-    from nanoswap.queue.redis_server import NoRedisServer
-    from nanoswap.serve.environment import SettingsError
     from nanoswap.serve.local import run
 
-    for name, value in (
-        ("NANOSWAP_ENGINE", arguments.engine),
-        ("NANOSWAP_MODELS", arguments.models),
-        ("NANOSWAP_MANIFEST", arguments.manifest),
-        ("NANOSWAP_ACCEPT_LICENCES", arguments.accept),
-    ):
-        if value is not None:
-            os.environ[name] = value
+    os.environ.update(given(arguments))
     try:
         return run(os.environ, say=lambda text: print(text, flush=True))
-    except (SettingsError, ManifestError, ModelError, NoRedisServer, FileNotFoundError) as error:
-        raise UsageError(str(error)) from None
-
-
-def _models(arguments: argparse.Namespace) -> int:
-    from nanoswap.pipelines.manifest import ManifestError
-    from nanoswap.pipelines.model_store import ModelError
-    from nanoswap.serve.environment import SettingsError
-    from nanoswap.serve.model_pull import Unreachable
-
-    try:
-        return cli_models.run(arguments)
-    except Unreachable as error:
-        return _fail(str(error), UNAVAILABLE)
-    except (SettingsError, ManifestError, ModelError) as error:
-        raise UsageError(str(error)) from None
-    except OSError as error:
-        raise UsageError(f"{error.filename or 'the folder of weights'}: {error.strerror}") from None
-
-
-def _eval(arguments: argparse.Namespace) -> int:
-    from nanoswap.pipelines.manifest import ManifestError
-    from nanoswap.pipelines.model_store import ModelError
-    from nanoswap.serve.environment import SettingsError
-
-    try:
-        return cli_eval.run(arguments)
-    except (SettingsError, ManifestError, ModelError) as error:
+    except FileNotFoundError as error:
         raise UsageError(str(error)) from None
 
 

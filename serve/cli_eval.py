@@ -10,12 +10,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nanoswap.serve.cli_words import add_words, given
 from nanoswap.serve.client_errors import MediaError
-from nanoswap.serve.model_settings import ModelSettings
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -29,27 +28,26 @@ COLUMNS = {
 }
 
 
-def add(commands: Commands, call: Callable[[argparse.Namespace], int]) -> None:
-    """Add the command. ``call`` gets the arguments, and hands them to ``run``."""
+def add(commands: Commands) -> None:
+    """Add the command to the command line."""
     text = "how well an engine swaps: identity, pose, expression, jitter, and a sheet to look at"
     parser = commands.add_parser("eval", help=text, description=text)
-    parser.set_defaults(run=call)
+    parser.set_defaults(run=run)
     parser.add_argument("folder", metavar="DIR", help="with the folders sources and targets")
     parser.add_argument("-o", "--out", metavar="DIR", help="where eval.json and eval.png go; default DIR")
-    parser.add_argument("--engine", metavar="NAME", help="which engine (NANOSWAP_ENGINE, mesh)")
-    parser.add_argument("--models", metavar="DIR", help="folder of weights (NANOSWAP_MODELS)")
-    parser.add_argument("--manifest", metavar="FILE", help="what the weights are (NANOSWAP_MANIFEST)")
-    parser.add_argument("--accept", metavar="LICENCES", help="licences that you accept (NANOSWAP_ACCEPT_LICENCES)")
+    add_words(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises `SettingsError`, `ManifestError`, `ModelError`, `MediaError`."""
+    # Imported late: they bring what engines need, and the rest of the command line doesn't.
     from nanoswap.pipelines.errors import PipelineError
     from nanoswap.pipelines.evaluation import evaluate, write_sheet
     from nanoswap.pipelines.judge_load import load_judge
     from nanoswap.serve.client_media import is_clip
+    from nanoswap.serve.model_settings import ModelSettings
 
-    settings = ModelSettings.from_environment(os.environ | _chosen(arguments))
+    settings = ModelSettings.from_environment(os.environ | given(arguments))
     folder = Path(arguments.folder)
     out = Path(arguments.out) if arguments.out else folder
     if not out.is_dir():
@@ -112,13 +110,3 @@ def _media(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in files}
     except OSError as error:
         raise MediaError("unreadable", f"{folder}: {error.strerror or 'not readable'}.") from None
-
-
-def _chosen(arguments: argparse.Namespace) -> dict[str, str]:
-    named = {
-        "NANOSWAP_ENGINE": arguments.engine,
-        "NANOSWAP_MODELS": arguments.models,
-        "NANOSWAP_MANIFEST": arguments.manifest,
-        "NANOSWAP_ACCEPT_LICENCES": arguments.accept,
-    }
-    return {name: value for name, value in named.items() if value is not None}

@@ -12,28 +12,21 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from nanoswap.pipelines.manifest import EngineEntry
 from nanoswap.pipelines.model_store import ModelCorrupt, ModelError, ModelStore, ModelUnknown, State
+from nanoswap.serve.cli_words import add_words, given
 from nanoswap.serve.model_pull import pull
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-_SETTINGS: Final = {
-    "models": "NANOSWAP_MODELS",
-    "manifest": "NANOSWAP_MANIFEST",
-    "accept": "NANOSWAP_ACCEPT_LICENCES",
-}
 
-
-def add(commands: Commands, call: Callable[[argparse.Namespace], int]) -> None:
-    """Add the group to the command line. ``call`` gets the arguments, and hands them to ``run``."""
+def add(commands: Commands) -> None:
+    """Add the group to the command line."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--models", metavar="DIR", help="folder of weights (NANOSWAP_MODELS)")
-    common.add_argument("--manifest", metavar="FILE", help="what the weights are (NANOSWAP_MANIFEST)")
-    common.add_argument("--accept", metavar="LICENCES", help="licences that you accept (NANOSWAP_ACCEPT_LICENCES)")
+    add_words(common, engine=False)
     common.add_argument("--json", action="store_true", help="answer as JSON")
     text = "the files of weights of neural engines"
     group = commands.add_parser("models", help=text, description=text)
@@ -41,7 +34,7 @@ def add(commands: Commands, call: Callable[[argparse.Namespace], int]) -> None:
 
     def action(name: str, act: Callable[[argparse.Namespace], int], text: str, names: str) -> argparse.ArgumentParser:
         sub = actions.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(run=call, act=act)
+        sub.set_defaults(run=run, act=act)
         if names:
             sub.add_argument("names", nargs=names, metavar="NAME", help="a model, or an engine for all that it needs")
             sub.add_argument("--all", action="store_true", help="of an engine: also what it uses when it is there")
@@ -55,9 +48,12 @@ def add(commands: Commands, call: Callable[[argparse.Namespace], int]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """One command; its exit code. Raises `SettingsError`, `ManifestError`, `ModelError`, `Unreachable`, `OSError`."""
+    """One command; its exit code. Raises `SettingsError`, `ManifestError`, `ModelError`, `Unreachable`."""
     act: Callable[[argparse.Namespace], int] = arguments.act
-    return act(arguments)
+    try:
+        return act(arguments)
+    except OSError as error:
+        raise ModelError(f"{error.filename or 'the folder of weights'}: {error.strerror}") from None
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -165,9 +161,8 @@ def _store(arguments: argparse.Namespace) -> ModelStore:
     # Imported late: it brings what the engines need, and the rest of the command line doesn't.
     from nanoswap.serve.model_settings import ModelSettings
 
-    given = {_SETTINGS[name]: value for name in _SETTINGS if (value := getattr(arguments, name)) is not None}
-    settings = ModelSettings.from_environment({**os.environ, **given})
-    return ModelStore(settings.folder, settings.read_manifest(), settings.accepted)
+    settings = ModelSettings.from_environment(os.environ | given(arguments))
+    return settings.store(settings.read_manifest())
 
 
 def _names(arguments: argparse.Namespace, store: ModelStore) -> list[str]:

@@ -16,8 +16,8 @@ import onnxruntime
 import torch
 
 from nanoswap.pipelines.inswapper_graph import read_weights
+from nanoswap.pipelines.inswapper_net import InswapperNet
 from nanoswap.pipelines.onnx_net import set_free
-from nanoswap.pipelines.swap_net_torch import InswapperNet
 from tests.inswapper_onnx import FULL, build
 
 THREADS = 2

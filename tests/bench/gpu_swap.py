@@ -21,7 +21,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nanoswap.pipelines.swap_net_torch import DTYPES, ROWS, InswapperNet, Plan, TorchSwapNet, published
+from nanoswap.pipelines.inswapper_net import InswapperNet, Plan, published
+from nanoswap.pipelines.swap_net_torch import DTYPES, ROWS, TorchSwapNet
 
 SECONDS = 1.0  # of calls per line, at least CALLS of them
 CALLS = 8

@@ -19,16 +19,12 @@ if os.environ.get("NANOSWAP_REQUIRE_TORCH") != "1":
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nanoswap.pipelines import inswapper_graph, swap_net_torch
-from nanoswap.pipelines.inswapper_graph import SwapWeights, UnknownGraph, read_weights
+from nanoswap.pipelines import inswapper_graph, inswapper_net, swap_net_torch
+from nanoswap.pipelines.inswapper_graph import SwapWeights, read_weights
+from nanoswap.pipelines.inswapper_net import InswapperNet, published
+from nanoswap.pipelines.onnx_graph import UnknownGraph
 from nanoswap.pipelines.onnx_net import DeviceMissing
-from nanoswap.pipelines.swap_net_torch import (
-    GraphMismatch,
-    InswapperNet,
-    TorchSwapNet,
-    load_torch_net,
-    published,
-)
+from nanoswap.pipelines.swap_net_torch import GraphMismatch, TorchSwapNet, load_torch_net
 
 ROOT = Path(__file__).parents[2]
 SMALL = 32
@@ -249,7 +245,7 @@ def test_statistics_are_float32_whatever_the_type() -> None:
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(100.0, 3.0, (2, 8, 16, 16)).astype(np.float32)).bfloat16()
     style = torch.stack([torch.ones(2, 8, 1, 1), torch.zeros(2, 8, 1, 1)], 1)
-    out = swap_net_torch._restyle(x, style, 1e-8, torch.empty(2, 8, 16, 16))
+    out = inswapper_net._restyle(x, style, 1e-8, torch.empty(2, 8, 16, 16))
     assert float(out.mean((2, 3)).abs().max()) < 1e-4
     assert float((out.var((2, 3), correction=0) - 1).abs().max()) < 1e-4
 

@@ -1,8 +1,8 @@
 """A detector of SCRFD's kind (det_10g): nine outputs of two axes, three strides, two anchors.
 
-It correlates a picture, eight times coarser and normalised in each neighbourhood, with the two known faces, and
-one between them, at nine sizes. Where the correlation peaks, box and points of the face that fits best are given, moved by where in its cell the
-peak lies. Only the first anchor of the finest stride ever says something.
+It correlates a picture, eight times coarser and normalised in each neighbourhood, with the two known faces, and one
+between them, at nine sizes. Where the correlation peaks, box and points of the face that fits best are given, moved by
+where in its cell the peak lies. Only the first anchor of the finest stride ever says something.
 """
 
 from __future__ import annotations
