@@ -22,7 +22,10 @@ from insightface.model_zoo.scrfd import SCRFD
 from nanoswap.pipelines.align import cut, to_crop
 from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.face import Face, Floats
+from nanoswap.pipelines.flow import box
 from nanoswap.pipelines.onnx_net import OnnxNet
+from nanoswap.pipelines.shape import frame_of
+from nanoswap.pipelines.swap_net import Crops
 
 SIDE: Final = 640  # px of the square that a picture is fitted into; SCRFD-10G's own
 _SURE: Final = 0.5  # insightface's default
@@ -46,12 +49,12 @@ class Detector:
         bounds = np.array([width, height, width, height], np.float32)
         faces = [
             Face(
-                box=np.clip(box[:4] / scale, 0, bounds).astype(np.float32),
+                box=np.clip(found[:4] / np.tile(scale, 2), 0, bounds).astype(np.float32),
                 points=(five / scale).astype(np.float32),
-                score=float(box[4]),
+                score=float(found[4]),
                 frame=(width, height),
             )
-            for box, five in zip(boxes, points, strict=True)
+            for found, five in zip(boxes, points, strict=True)
         ]
         return tuple(sorted((face for face in faces if face.area > 1), key=lambda face: (-face.area, face.id)))
 
@@ -60,21 +63,24 @@ class Encoder:
     """ArcFace. Thread safe."""
 
     def __init__(self, net: OnnxNet, data: bytes) -> None:
-        self._arcface: Any = ArcFaceONNX(model_file=io.BytesIO(data), session=net)
-        self._arcface.model_file = None  # read once, for what its first nodes are called
-        self._side = int(net.get_inputs()[0].shape[2] or 112)
+        self._net = net
+        arcface: Any = ArcFaceONNX(model_file=io.BytesIO(data), session=net)
+        self._side, self._mean, self._std = int(arcface.input_size[0]), arcface.input_mean, arcface.input_std
 
     def __call__(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
         """The same faces with their identities, float32 (512,) of unit length."""
         if not faces:
             return ()
-        crops = [cut(rgb, to_crop(face.points, self._side), self._side)[..., ::-1] for face in faces]
+        crops = np.stack([cut(rgb, to_crop(face.points, self._side), self._side) for face in faces])
+        blob = _blob(crops, self._mean, self._std)
+        crops.fill(0)
         try:
-            raw = self._arcface.get_feat(crops)
+            (raw,) = self._net.forward(blob)
         finally:
-            for crop in crops:
-                crop.fill(0)
-        return tuple(replace(face, embedding=_unit(one)) for face, one in zip(faces, raw, strict=True))
+            blob.fill(0)
+        known = tuple(replace(face, embedding=_unit(one)) for face, one in zip(faces, raw, strict=True))
+        raw.fill(0)
+        return known
 
 
 class Landmarks:
@@ -90,26 +96,46 @@ class Landmarks:
         """For each picture and the face in it, float32 (N, 2) in pixels. One forward for all."""
         if not faces:
             return []
-        matrices = [_around(face, self._side) for face in faces]
+        matrices = [self._matrix(face) for face in faces]
         # Outside a picture is black here, as the network was trained.
-        crops = [
-            cv2.warpAffine(rgb, matrix, (self._side, self._side), borderValue=0.0)
-            for rgb, matrix in zip(pictures, matrices, strict=True)
-        ]
-        blob = (np.stack(crops).transpose(0, 3, 1, 2).astype(np.float32) - self._mean) / np.float32(self._std)
-        (raw,) = self._net.forward(np.ascontiguousarray(blob))
+        crops: Crops = np.zeros((len(faces), self._side, self._side, 3), np.uint8)
+        for rgb, matrix, crop in zip(pictures, matrices, crops, strict=True):
+            cv2.warpAffine(rgb, matrix, (self._side, self._side), dst=crop, borderValue=0.0)
+        blob = _blob(crops, self._mean, self._std)
+        crops.fill(0)
+        try:
+            (raw,) = self._net.forward(blob)
+        finally:
+            blob.fill(0)
         found = []
         for row, matrix in zip(raw, matrices, strict=True):
             points = (row.reshape(-1, 2)[-self._count :] + 1) * (self._side // 2)
             back = cv2.invertAffineTransform(matrix)
             found.append(np.asarray(points @ back[:, :2].T + back[:, 2], np.float32))
-        for each in (*crops, blob):
-            each.fill(0)
+        raw.fill(0)
         return found
 
+    def _matrix(self, face: Face) -> Any:
+        x0, y0, x1, _ = looked_at(face)
+        scale = self._side / (x1 - x0)
+        return np.array([[scale, 0, -scale * x0], [0, scale, -scale * y0]], np.float64)
 
-def _fitted(rgb: Rgb) -> tuple[Rgb, float]:
-    """The picture in the upper left of a black square, BGR; and its scale."""
+
+def looked_at(face: Face) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 of the upright square that dense landmarks are looked for in: half as large again as the face's
+    box, as insightface cuts it. A box that the picture cuts off is made whole from the points."""
+    x0, y0, x1, y1 = (float(value) for value in face.box)
+    width, height = face.frame
+    if x0 <= 0 or y0 <= 0 or x1 >= width or y1 >= height:
+        x0, y0, x1, y1 = (float(value) for value in box(frame_of(face.points[0], face.points[1])))
+    half = max(x1 - x0, y1 - y0, 2.0) * 0.75
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return x - half, y - half, x + half, y + half
+
+
+def _fitted(rgb: Rgb) -> tuple[Rgb, Floats]:
+    """The picture in the upper left of a black square, BGR; and its scale across and down, which differ by what is cut
+    off to whole pixels. (insightface takes the one for the other, and is tens of pixels off in a panorama.)"""
     height, width = rgb.shape[:2]
     # Whole pixels as insightface counts them: the longer side fills the square.
     size = (SIDE, int(SIDE * height / width)) if width >= height else (int(SIDE * width / height), SIDE)
@@ -117,16 +143,15 @@ def _fitted(rgb: Rgb) -> tuple[Rgb, float]:
     canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
     view = canvas[: size[1], : size[0]]
     view[:] = cv2.resize(rgb, size)[..., ::-1]
-    return canvas, size[1] / height
+    return canvas, np.array([size[0] / width, size[1] / height], np.float32)
 
 
-def _around(face: Face, side: int) -> Any:
-    """Picture to the upright square around a face's box that 2d106det looks at: half as large again as the box."""
-    x0, y0, x1, y1 = (float(value) for value in face.box)
-    scale = side / (max(x1 - x0, y1 - y0) * 1.5)
-    return np.array(
-        [[scale, 0, side / 2 - scale * (x0 + x1) / 2], [0, scale, side / 2 - scale * (y0 + y1) / 2]], np.float64
-    )
+def _blob(crops: Crops, mean: float, std: float) -> Floats:
+    """uint8 (N, S, S, 3) to float32 (N, 3, S, S)."""
+    blob = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
+    np.subtract(crops.transpose(0, 3, 1, 2), np.float32(mean), out=blob)
+    blob /= np.float32(std)
+    return blob
 
 
 def _unit(raw: Floats) -> Floats:

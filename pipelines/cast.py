@@ -107,10 +107,12 @@ class Cast:
             self._last = None
             for person in self._people:
                 person.pose = None
-            for person, face, look in self._recognised(frames[0], self._detect(frames[0], True)):
+            faces = self._detect(frames[0], True)
+            for person, face, look in self._recognised(frames[0], faces):
                 person.pose = frame_of(face.points[0], face.points[1])
                 person.points = _own(face, person.pose)
                 person.learn(face, look)
+            self._forget(faces)
         skipped = 0 if self._last is None else 1
         lead = planes if self._last is None else [self._last, *planes]
         paths = {id(one): self._path(one, lead) for one in self._people if one.pose is not None}
@@ -147,6 +149,13 @@ class Cast:
             self._last.fill(0)
             self._last = None
 
+    def _forget(self, faces: Sequence[Face]) -> None:
+        """Overwrite what tells people apart of faces that have been learned, unless it is what somebody is known by."""
+        kept = {id(person.embedding) for person in self._people}
+        for face in faces:
+            if face.embedding is not None and id(face.embedding) not in kept:
+                face.embedding.fill(0)
+
     def _keep(self, plane: Plane) -> None:
         if self._last is None:
             self._last = plane.copy()
@@ -176,8 +185,8 @@ class Cast:
         for person in self._people:
             person.pose = _end(paths.get(id(person)))
         corrected: dict[int, tuple[list[Seen | None], Floats]] = {}
-        found = self._recognised(frame, self._detect(frame, self._chunks % _CLOSE_LOOK == 0))
-        for person, face, look in found:
+        faces = self._detect(frame, self._chunks % _CLOSE_LOOK == 0)
+        for person, face, look in self._recognised(frame, faces):
             pose = frame_of(face.points[0], face.points[1])
             path = paths.get(id(person), [None] * len(lead))
             new = id(person) not in shapes
@@ -195,6 +204,7 @@ class Cast:
             if not new:
                 person.learn(face, look)
             corrected[id(person)] = path, target
+        self._forget(faces)
         for person in self._people:
             if person.pose is not None and id(person) not in corrected:
                 person.missed += 1

@@ -35,6 +35,10 @@ class EngineUnknown(ModelError):
     """The manifest has no engine of this name."""
 
 
+class EngineUnusable(ModelError):
+    """The engine's files are in order, and still it can't be run here."""
+
+
 class LibraryMissing(ModelError):
     """A library that the engine needs is not installed."""
 
@@ -57,27 +61,54 @@ class Runtime:
 
 
 def check_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runtime) -> None:
-    """Raise the `ModelError` that `load_engine` would, without loading anything: every file is read and hashed."""
+    """Raise the `ModelError` that `load_engine` would, as far as it can be told without loading a network: every file
+    is read and hashed, the libraries and the device are looked for."""
     entry = _entry(name, manifest)
     if entry.kind == "mesh":
         return
-    libraries = LIBRARIES if runtime.swapper == "onnx" else (*LIBRARIES, "torch")
-    for library in libraries:
+    torch = runtime.swapper == "torch"
+    for library, extra in (*((one, "neural") for one in LIBRARIES), *((("torch", "gpu"),) if torch else ())):
         if find_spec(library) is None:
-            raise LibraryMissing(f"the engine '{name}' needs {library}: pip install 'nanoswap[neural]'")
+            raise LibraryMissing(f"the engine '{name}' needs {library}: pip install 'nanoswap[{extra}]'")
+    _check_device(runtime)
     for model in _present(entry, store):
+        if torch and manifest.models[model].role == "swapper":
+            _check_torch(manifest.models[model])
         store.read(model)
 
 
 def load_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runtime, style: Style) -> Engine:
-    """The engine, ready to swap. Raises `ModelError` for one that isn't in the manifest or may not be used,
-    `ValueError` for files that are not what the manifest says, `DeviceMissing`."""
-    check = _entry(name, manifest)
-    if check.kind == "mesh":
+    """The engine, ready to swap. Raises `ModelError` for one that isn't in the manifest, may not be used, or can't be
+    loaded on this machine."""
+    entry = _entry(name, manifest)
+    if entry.kind == "mesh":
         from nanoswap.pipelines.mesh import MeshEngine
 
         return MeshEngine()
-    return _neural(check, manifest, store, runtime, style)
+    try:
+        return _neural(entry, manifest, store, runtime, style)
+    except ModelError:
+        raise
+    except Exception as error:
+        # What a graph can do wrong is without number, and it is the operator's file, not a person's.
+        why = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise EngineUnusable(f"the engine '{name}' can't be loaded: {why[0]}") from error
+
+
+def _check_device(runtime: Runtime) -> None:
+    from nanoswap.pipelines.onnx_net import check_device
+
+    check_device(runtime.device)
+    if runtime.swapper == "torch":
+        from nanoswap.pipelines.swap_net_torch import check_torch_device
+
+        check_torch_device(runtime.device)
+
+
+def _check_torch(model: Model) -> None:
+    """The torch runtime is a re-statement of one graph: inswapper's."""
+    if (model.parameters["latent"], model.parameters["mean"], model.parameters["std"]) != ("projected", 0, 1):
+        raise EngineUnusable(f"the torch runtime runs inswapper's network only, not {model.name}: use onnx")
 
 
 def _entry(name: str, manifest: Manifest) -> EngineEntry:
@@ -126,9 +157,14 @@ def _swapper(model: Model, data: bytes, net: OnnxNet, runtime: Runtime) -> tuple
     if runtime.swapper == "onnx":
         scaling = Scaling(float(model.parameters["mean"]), float(model.parameters["std"]))
         return OnnxSwapNet(net, scaling), latent
+    import torch
+
     from nanoswap.pipelines.shared_net import SharedNet
     from nanoswap.pipelines.swap_net_torch import load_torch_net
 
+    _check_torch(model)
+    if runtime.threads and runtime.device == "cpu":
+        torch.set_num_threads(runtime.threads)
     torch_net = load_torch_net(
         data,
         device=runtime.device,

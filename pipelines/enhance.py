@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import cv2
 import numpy as np
 
 from nanoswap.pipelines.align import FFHQ, Matrix, cut, similarity
-from nanoswap.pipelines.engine import Rgb
+from nanoswap.pipelines.engine import Pair
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.masks import soft_box
 from nanoswap.pipelines.onnx_net import OnnxNet
-from nanoswap.pipelines.paste import paste
+from nanoswap.pipelines.paste import Mask, paste
 from nanoswap.pipelines.roi import Roi
 from nanoswap.pipelines.swap_net_onnx import Scaling, from_blob, to_blob
 
@@ -35,18 +36,31 @@ class Enhancer:
     def matrix(face: Face) -> Matrix:
         return similarity(face.points, FFHQ)
 
-    def __call__(self, pairs: Sequence[tuple[Rgb, Face]]) -> list[Roi]:
-        """Restore each face in its picture, in place; the rectangles that were touched. One forward for all."""
+    def __call__(self, pairs: Sequence[Pair], within: Sequence[tuple[Mask, Matrix]]) -> list[Roi]:
+        """Restore each face in its picture, in place; the rectangles that were touched. One forward for all.
+
+        within: per face the mask by which it was painted, uint8 (S, S), and picture to that crop: what was not painted
+        is not restored, or a hand before a face would be given its skin.
+        """
         matrices = [self.matrix(face) for _, face in pairs]
         crops = np.stack([cut(rgb, matrix, SIZE) for (rgb, _), matrix in zip(pairs, matrices, strict=True)])
         blob = to_blob(crops, _SCALING)
         outputs = self._net.forward(blob)
         better = from_blob(outputs[0], _SCALING)
         touched = [
-            paste(rgb, crop, self._mask, matrix) for (rgb, _), crop, matrix in zip(pairs, better, matrices, strict=True)
+            paste(rgb, crop, self._joined(matrix, *limit), matrix)
+            for (rgb, _), crop, matrix, limit in zip(pairs, better, matrices, within, strict=True)
         ]
         crops.fill(0)
         better.fill(0)
         for value in (blob, *outputs):
             value.fill(0)
         return touched
+
+    def _joined(self, matrix: Matrix, mask: Mask, painted: Matrix) -> Mask:
+        """Our mask where `mask` of another crop allows it."""
+        back = cv2.invertAffineTransform(painted)
+        there = matrix[:, :2] @ np.c_[back[:, :2], back[:, 2]]
+        there[:, 2] += matrix[:, 2]
+        allowed = np.asarray(cv2.warpAffine(mask, there, (SIZE, SIZE), flags=cv2.INTER_LINEAR), np.uint8)
+        return np.asarray(np.minimum(self._mask, allowed), np.uint8)

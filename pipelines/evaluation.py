@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from statistics import fmean
 from typing import Any, Final
 
@@ -72,6 +73,12 @@ class Report:
         }
 
 
+class FramesDiffer(PipelineError):
+    """The result has not as many frames as the clip."""
+
+    code = "frames_differ"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Result:
     """What was seen of a swap: target and result at one moment, and the faces of all frames of a clip."""
@@ -91,7 +98,7 @@ def evaluate(
     tell: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Swap every source (encoded pictures by name) onto every target and judge. Raises `ValueError` when there is
-    nothing to do, `PipelineError` for a source without a face."""
+    nothing to do and for a source without a face, `PipelineError` for one that can't be read."""
     if not sources or not (pictures or clips):
         raise ValueError("at least one source and one target are needed")
     givers = {name: _source(judge, name, data) for name, data in sources.items()}
@@ -153,7 +160,9 @@ def _clip(engine: Engine, judge: Judge, source: bytes, target: bytes) -> _Result
     after: Seen | None = None
     was: list[Face | None] = []
     now: list[Face | None] = []
-    for old, new in zip(_frames(target), _frames(made), strict=True):
+    for old, new in zip_longest(_frames(target), _frames(made)):
+        if old is None or new is None:
+            raise FramesDiffer
         one = look(judge, old)
         other = None if one is None else look(judge, new, one.face)
         was.append(None if one is None else one.face)

@@ -7,6 +7,7 @@ a swap runs. It says what should be; whether it is so on this machine is the sto
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -170,8 +171,12 @@ def _model(name: str, entry: dict[str, Any], licences: Mapping[str, Licence]) ->
     if model.role == "swapper":
         if model.parameters.get("latent") not in _LATENTS:
             raise ManifestError(f"model '{name}' needs parameters.latent: {' or '.join(_LATENTS)}")
-        if not all(isinstance(model.parameters.get(key), (int, float)) for key in ("mean", "std")):
-            raise ManifestError(f"model '{name}' needs parameters.mean and parameters.std")
+        mean, std = (model.parameters.get(key) for key in ("mean", "std"))
+        # By type, because True is a whole number to Python.
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in (mean, std)):  # type: ignore[arg-type]
+            raise ManifestError(f"model '{name}' needs parameters.mean and parameters.std, both numbers")
+        if not float(str(std)) > 0:
+            raise ManifestError(f"model '{name}' needs a parameters.std above 0")
     return model
 
 

@@ -16,19 +16,18 @@ import numpy as np
 
 from nanoswap.pipelines import tiles, tone
 from nanoswap.pipelines.align import Matrix, cut, to_crop
-from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
+from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks, looked_at
 from nanoswap.pipelines.engine import Pair, Rgb, Source
 from nanoswap.pipelines.enhance import SIZE, Enhancer
 from nanoswap.pipelines.face import Face, Floats
 from nanoswap.pipelines.masks import Occluder, region, soft_box
 from nanoswap.pipelines.paste import Mask, paste
-from nanoswap.pipelines.paste_exact import paste_exact
+from nanoswap.pipelines.paste_exact import margin, paste_exact
 from nanoswap.pipelines.roi import Roi
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.swap_net import SwapNet
 
 _BATCH: Final = 16
-_LOOK: Final = 0.25  # of a box's longer side, on each side: what the dense landmarks' network looks at besides the box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +93,12 @@ class NeuralEngine:
         if self._nets.enhancer is not None:
             corners.append(_corners(Enhancer.matrix(face), SIZE))
         if self._nets.landmarks is not None:
-            x0, y0, x1, y1 = face.box
-            more = _LOOK * max(x1 - x0, y1 - y0)
-            corners.append(np.array([(x0 - more, y0 - more), (x1 + more, y1 + more)], np.float32))
+            corners.append(np.array(looked_at(face), np.float32).reshape(2, 2))
         every = np.vstack(corners)
         low, high = np.floor(every.min(0)), np.ceil(every.max(0)) + 1
+        if self._style.exact:
+            more = margin(int(max(high - low)))
+            low, high = low - more, high + more
         return Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
     def swap(self, pairs: Sequence[Pair], source: Source) -> list[Roi]:
@@ -107,9 +107,11 @@ class NeuralEngine:
             raise TypeError("a source that another engine prepared")
         if not pairs:
             return []
-        crops = [self._cut(rgb, face) for rgb, face in pairs]
-        painted = self._painted(crops, source)
+        crops: list[_Crop] = []
+        painted: list[tuple[Rgb, Mask | None]] = []
         try:
+            crops += [self._cut(rgb, face) for rgb, face in pairs]
+            painted += self._painted(crops, source)
             if self._style.exact:
                 return [
                     paste_exact(rgb, new, crop.matrix)
@@ -122,7 +124,8 @@ class NeuralEngine:
                     tone.match(new, crop.pixels, mask)
                 touched.append(paste(rgb, new, mask, crop.matrix))
             if self._nets.enhancer is not None:
-                touched = [a.union(b) for a, b in zip(touched, self._nets.enhancer(pairs), strict=True)]
+                within = list(zip(masks, (crop.matrix for crop in crops), strict=True))
+                touched = [a.union(b) for a, b in zip(touched, self._nets.enhancer(pairs, within), strict=True)]
             return touched
         finally:
             for crop in crops:
@@ -144,11 +147,16 @@ class NeuralEngine:
         parts = [tiles.split(crop.pixels, crop.k) for crop in crops]
         batch = np.concatenate(parts)
         latents = np.repeat(source.latent[None], len(batch), axis=0)
-        answer = self._nets.swapper(batch, latents)
+        try:
+            answer = self._nets.swapper(batch, latents)
+        finally:
+            for each in (*parts, batch):
+                each.fill(0)
+            latents.fill(0)
         painted: list[tuple[Rgb, Mask | None]] = []
         at = 0
-        for crop, part in zip(crops, parts, strict=True):
-            mine = slice(at, at + len(part))
+        for crop in crops:
+            mine = slice(at, at + crop.k**2)
             at = mine.stop
             mask = None
             if answer.masks is not None:
@@ -156,9 +164,7 @@ class NeuralEngine:
                 side = crop.pixels.shape[0]
                 mask = np.asarray(cv2.resize(answer.masks[mine].mean(0).astype(np.uint8), (side, side)), np.uint8)
             painted.append((tiles.join(answer.crops[mine]), mask))
-        for each in (*parts, batch, answer.crops):
-            each.fill(0)
-        latents.fill(0)
+        answer.crops.fill(0)
         return painted
 
     def _masks(self, pairs: Sequence[Pair], crops: Sequence[_Crop], own: Sequence[Mask | None]) -> list[Mask]:

@@ -15,10 +15,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from nanoswap.pipelines.model_store import ModelError
+
 Array = npt.NDArray[Any]
 
 
-class UnknownGraph(ValueError):
+class UnknownGraph(ModelError):
     """The graph isn't of the kind that was expected."""
 
 

@@ -21,14 +21,19 @@ _MARGIN: Final = 8  # px: more than the blur of the smallest face reaches beyond
 _WHITE: Final = 20
 
 
+def margin(side: int) -> int:
+    """Pixels around a face of `side` px that have to be there for its edge to be what it is in a whole frame."""
+    return _MARGIN + side // 20
+
+
 def paste_exact(frame: Rgb, crop: Rgb, matrix: Matrix) -> Roi:
     """Blend uint8 (S, S, 3) `crop` into `frame` in place; arguments and result as of `paste`."""
     height, width = frame.shape[:2]
     close = covered(matrix, (crop.shape[1], crop.shape[0]), (width, height))
     if close.empty:
         return close
-    margin = _MARGIN + max(close.width, close.height) // 20
-    roi = Roi(close.x0 - margin, close.y0 - margin, close.x1 + margin, close.y1 + margin).clip(width, height)
+    more = margin(max(close.width, close.height))
+    roi = Roi(close.x0 - more, close.y0 - more, close.x1 + more, close.y1 + more).clip(width, height)
     back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
     back[:, 2] -= roi.x0, roi.y0
     size = roi.width, roi.height

@@ -28,13 +28,16 @@ class SharedNet:
         if len(calls) == 1:
             return [self._net(*calls[0])]
         crops, latents = (np.concatenate(each) for each in zip(*calls, strict=True))
-        painted = self._net(crops, latents)
+        try:
+            painted = self._net(crops, latents)
+        finally:
+            crops.fill(0)
+            latents.fill(0)
         cuts = np.cumsum([len(one) for one, _ in calls])[:-1]
         results = np.split(painted.crops, cuts)
         masks = [None] * len(calls) if painted.masks is None else np.split(painted.masks, cuts)
         answers = [
             Painted(one.copy(), None if mask is None else mask.copy()) for one, mask in zip(results, masks, strict=True)
         ]
-        for each in (crops, latents, painted.crops):
-            each.fill(0)
+        painted.crops.fill(0)
         return answers

@@ -121,7 +121,14 @@ def open_swap(
             at = options.start if options.at is None else options.at
             _introduce(cast, detect, target, at, tuple(options.faces), cancel, reformat)
         else:
-            _look_for_faces(detect, target, options.start, options.start + info.seconds, cancel, reformat)
+            _look_for_faces(
+                Detector(engine, colour, identify=False),
+                target,
+                options.start,
+                options.start + info.seconds,
+                cancel,
+                reformat,
+            )
         report("detect", 1, 1)
         sound = Sound.of(target, options.start, options.end)
         if sound is not None:

@@ -100,5 +100,6 @@ def find_projection(data: bytes) -> Floats:
 
 def project(identity: Floats, projection: Floats) -> Floats:
     """float32 (512,) of unit length through the matrix, and to unit length again."""
-    latent = identity @ projection
-    return np.asarray(latent / max(float(np.linalg.norm(latent)), 1e-12), np.float32)
+    latent = np.asarray(identity @ projection, np.float32)
+    latent /= max(float(np.linalg.norm(latent)), 1e-12)
+    return latent

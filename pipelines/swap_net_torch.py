@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nanoswap.pipelines.inswapper_net import InswapperNet
+from nanoswap.pipelines.model_store import ModelError
 from nanoswap.pipelines.swap_net import Crops, Latents, Painted
 
 Reference = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -36,7 +37,7 @@ _SAME_COARSE: Final = 1e-2
 _NEAR: Final = {"float32": 0.003, "float16": 0.006, "bfloat16": 0.02}
 
 
-class GraphMismatch(ValueError):
+class GraphMismatch(ModelError):
     """The network in torch doesn't give what the file gives."""
 
 
@@ -139,6 +140,14 @@ class _Cuda:
         return graph
 
 
+def check_torch_device(device: str) -> None:
+    """Raises `DeviceMissing`."""
+    from nanoswap.pipelines.onnx_net import DeviceMissing
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceMissing(f"this build of torch can't use '{device}'")
+
+
 def load_torch_net(onnx_bytes: bytes, *, device: str, dtype: str, reference: Reference | None) -> TorchSwapNet:
     """The network of a file. device: cpu or cuda; dtype: one of `DTYPES`.
 
@@ -147,10 +156,8 @@ def load_torch_net(onnx_bytes: bytes, *, device: str, dtype: str, reference: Ref
     another kind, `GraphMismatch`, `DeviceMissing`, and `KeyError` for another dtype.
     """
     from nanoswap.pipelines.inswapper_graph import read_weights
-    from nanoswap.pipelines.onnx_net import DeviceMissing
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceMissing(f"this build of torch can't use '{device}'")
+    check_torch_device(device)
     kind = DTYPES[dtype]
     weights = read_weights(onnx_bytes)
     net, plan = InswapperNet.of(weights), weights.plan

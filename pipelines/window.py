@@ -72,7 +72,14 @@ class Window(Generic[In, Out]):
             if call.done:
                 return []
             self._led = True
-            return self._gather()
+            try:
+                return self._gather()
+            except BaseException:
+                # Interrupted while it waited: the next one leads, and this call is nobody's any more.
+                self._led = False
+                self._waiting.remove(call)
+                self._changed.notify_all()
+                raise
 
     def _gather(self) -> list[_Call[In, Out]]:
         """Wait for company, then take calls in the order in which they came, up to `most` rows."""
@@ -88,15 +95,18 @@ class Window(Generic[In, Out]):
         return batch
 
     def _serve(self, batch: Sequence[_Call[In, Out]]) -> None:
+        error: BaseException | None = None
         try:
             results = self._run([call.item for call in batch])
             for call, result in zip(batch, results, strict=True):
                 call.result = result
-        except BaseException as error:
-            if len(batch) == 1:
-                batch[0].error = error
-            else:
-                for call in batch:
-                    self._serve([call])
+        except BaseException as failed:
+            error = failed
+        if error is not None and len(batch) > 1:
+            # Not inside the handler: an error of one must not carry the others' frames as its context.
+            error = None
+            for call in batch:
+                self._serve([call])
         for call in batch:
+            call.error = call.error or error
             call.done = True

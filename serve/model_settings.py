@@ -43,6 +43,10 @@ class ModelSettings:
         if not engines or len(set(engines)) != len(engines):
             raise SettingsError("NANOSWAP_ENGINE must name one engine, or several different ones with commas between")
         manifest = environment.get("NANOSWAP_MANIFEST")
+        swapper = one_of(environment, "NANOSWAP_SWAPPER", "onnx", SWAPPERS)
+        dtype = one_of(environment, "NANOSWAP_DTYPE", "float32", DTYPES)
+        if swapper == "onnx" and dtype != "float32":
+            raise SettingsError("NANOSWAP_DTYPE is for NANOSWAP_SWAPPER=torch: a file is run as it is")
         return cls(
             engines=engines,
             folder=default_folder(environment),
@@ -50,8 +54,8 @@ class ModelSettings:
             accepted=frozenset(_names(environment.get("NANOSWAP_ACCEPT_LICENCES", ""))),
             runtime=Runtime(
                 device=one_of(environment, "NANOSWAP_DEVICE", "cpu", DEVICES),
-                swapper=one_of(environment, "NANOSWAP_SWAPPER", "onnx", SWAPPERS),
-                dtype=one_of(environment, "NANOSWAP_DTYPE", "float32", DTYPES),
+                swapper=swapper,
+                dtype=dtype,
                 threads=integer(environment, "NANOSWAP_THREADS", 0, 0, 256),
                 batching=Batching(
                     most=integer(environment, "NANOSWAP_BATCH", 32, 1, 256),

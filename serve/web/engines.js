@@ -29,31 +29,33 @@ export class Engines {
 
   async compare() {
     const { job } = this;
-    this.running = new AbortController();
+    const { signal } = this.running = new AbortController();
     this.draw();
     byId("engines-gallery").replaceChildren();
-    try {
-      for (const engine of this.offered) {
-        const blob = engine === this.offered[0] ? this.first : await this.swap(job, engine);
+    for (const engine of this.offered) {
+      try {
+        const blob = engine === this.offered[0] ? this.first : await this.swap(job, engine, signal);
         if (this.job === job) this.add(engine, /** @type {Blob} */ (blob));
+      } catch (error) {
+        if (signal.aborted) break;
+        // One that can't do this pair is an answer too.
+        if (this.job === job) this.add(engine, null, words(/** @type {any} */ (error)).join(". "));
       }
-      say("engines-status", "The same pair, the same moment: only the engine differs.");
-    } catch (error) {
-      const { name, code } = /** @type {any} */ (error);
-      if (this.job === job) say("engines-status", name === "AbortError" || code === "canceled" ? "Stopped." : words(/** @type {any} */ (error)).join(". "));
-    } finally {
-      this.running = null;
-      this.draw();
     }
+    if (this.job === job) say("engines-status", signal.aborted ? "Stopped." : "The same pair, the same moment: only the engine differs.");
+    this.running = null;
+    this.draw();
   }
 
-  /** A swap of its own, with a place in line of its own. @param {any} job @param {{name: string, label: string}} engine */
-  async swap(job, engine) {
-    const signal = /** @type {AbortController} */ (this.running).signal;
-    const mine = { ...job, key: crypto.randomUUID(), engine: engine.name, ticket: null };
+  /** A swap of its own, with a place in line of its own.
+   * @param {any} job @param {{name: string, label: string}} engine @param {AbortSignal} signal */
+  async swap(job, engine, signal) {
     say("engines-status", `${engine.label} …`);
+    const mine = { ...job, key: crypto.randomUUID(), engine: engine.name, ticket: null };
     mine.ticket = await join(this.api, mine);
     const leave = () => this.api.repeat(mine.ticket.links.cancel, { method: "DELETE" }).catch(() => null);
+    if (signal.aborted) await leave();
+    signal.throwIfAborted();
     signal.addEventListener("abort", leave);
     try {
       const { blob } = await follow(this.api, mine, (what, value) => this.tell(engine, what, value), signal);
@@ -70,18 +72,20 @@ export class Engines {
     else if (what === "upload") say("engines-status", `${engine.label}: working …`);
   }
 
-  /** @param {{label: string, licence: string}} engine @param {Blob} blob */
-  add(engine, blob) {
-    const url = URL.createObjectURL(blob);
-    this.urls.push(url);
-    const [figure, image, caption] = ["figure", "img", "figcaption"].map((tag) => document.createElement(tag));
-    /** @type {HTMLImageElement} */ (image).src = url;
-    image.setAttribute("alt", `The photo swapped by ${engine.label}`);
+  /** @param {{label: string, licence: string}} engine @param {Blob | null} blob @param {string} [why] there is none */
+  add(engine, blob, why) {
+    const [figure, caption, note] = ["figure", "figcaption", "small"].map((tag) => document.createElement(tag));
     caption.textContent = engine.label;
-    const licence = document.createElement("small");
-    licence.textContent = engine.licence;
-    caption.append(licence);
-    figure.append(image, caption);
+    note.textContent = why || engine.licence;
+    caption.append(note);
+    if (blob) {
+      const image = document.createElement("img");
+      image.src = URL.createObjectURL(blob);
+      image.alt = `The photo swapped by ${engine.label}`;
+      this.urls.push(image.src);
+      figure.append(image);
+    }
+    figure.append(caption);
     byId("engines-gallery").append(figure);
   }
 

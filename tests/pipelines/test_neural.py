@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,13 +22,13 @@ from insightface.utils import face_align
 from nanoswap.pipelines.align import cut, to_crop
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
 from nanoswap.pipelines.cancel import CancelToken
-from nanoswap.pipelines.engines import EngineUnknown, Runtime, check_engine, load_engine
+from nanoswap.pipelines.engines import EngineUnknown, EngineUnusable, Runtime, check_engine, load_engine
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.image import ImageLimits, decode
 from nanoswap.pipelines.manifest import Manifest
-from nanoswap.pipelines.model_store import ModelCorrupt, ModelMissing, ModelStore
+from nanoswap.pipelines.model_store import ModelCorrupt, ModelError, ModelMissing, ModelStore
 from nanoswap.pipelines.neural import NeuralEngine, NeuralSource
-from nanoswap.pipelines.onnx_net import OnnxNet
+from nanoswap.pipelines.onnx_net import DeviceMissing, NotSelfContained, OnnxNet
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.swap import SwapOptions, swap_image
 from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, Scaling, find_projection, project, to_blob
@@ -95,7 +96,8 @@ def test_faces_are_those_that_insightface_finds(models: Path) -> None:
     theirs.prepare(ctx_id=0, input_size=(640, 640))
     net = OnnxNet((models / "det_10g.onnx").read_bytes(), batching=Batching(most=3, wait=1.0))
     ours = Detector(net)
-    pictures = [crowd(), portrait("astronaut"), np.ascontiguousarray(portrait("hopper")[:, 60:400])]
+    # Sides that fit into 640 px to the pixel; of others insightface takes the one side's scale for both.
+    pictures = [crowd(), portrait("astronaut"), np.ascontiguousarray(portrait("hopper")[:, 60:435])]
     with ThreadPoolExecutor(3) as threads:
         found = list(threads.map(ours, pictures))
     assert (net.forwards, net.rows) == (1, 3)
@@ -120,6 +122,25 @@ def test_identity_is_the_one_that_insightface_computes(models: Path) -> None:
         assert np.allclose(known.embedding, raw / np.linalg.norm(raw), atol=1e-3)
 
 
+@pytest.mark.parametrize(("width", "height"), [(4000, 2667), (2667, 4000), (6000, 500), (1920, 1080)])
+def test_points_are_right_where_a_side_is_cut_to_whole_pixels(models: Path, width: int, height: int) -> None:
+    """A white spot near the right end, as the network's square shows it: insightface is up to 36 px off there."""
+    ours = Detector(OnnxNet((models / "det_10g.onnx").read_bytes()))
+    picture = np.zeros((height, width, 3), np.uint8)
+    x, y, half = int(width * 0.95), int(height * 0.6), max(width, height) // 60
+    picture[y - half : y + half + 1, x - half : x + half + 1] = 255
+
+    def spot(canvas: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        rows, columns = np.where(canvas[..., 0] > 127)
+        there = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
+        return np.array([[*(there - 9), *(there + 9), 0.9]], np.float32), np.tile(there, (1, 5, 1)).astype(np.float32)
+
+    ours._scrfd = SimpleNamespace(detect=spot)
+    (face,) = ours(picture)
+    # To a pixel of the square.
+    assert np.abs(face.points - (x + 0.5, y + 0.5)).max() < 0.6 * max(width, height) / 640
+
+
 def test_landmarks_are_those_of_insightface(models: Path) -> None:
     theirs = Landmark(model_file=str(models / "2d106det.onnx"), session=session(models, "2d106det.onnx"))
     data = (models / "2d106det.onnx").read_bytes()
@@ -133,6 +154,22 @@ def test_landmarks_are_those_of_insightface(models: Path) -> None:
             bbox = face.box
 
         assert np.allclose(points, theirs.get(np.ascontiguousarray(frame[..., ::-1]), Known()), atol=0.05)
+
+
+def test_landmarks_of_a_face_that_the_picture_cuts_off_are_where_they_are_in_the_whole(models: Path) -> None:
+    data = (models / "2d106det.onnx").read_bytes()
+    ours = Landmarks(OnnxNet(data), data)
+    frame = portrait("hopper")
+    face = engine(models).detect(frame)[0]
+    whole = face.moved(np.ones(2, np.float32), np.full(2, 400, np.float32), (1400, 1400))
+    moved = face.moved(np.ones(2, np.float32), np.array([-240, 0], np.float32), face.frame)
+    cut_off = replace(moved, box=np.clip(moved.box, 0, 600).astype(np.float32))
+    assert cut_off.box[0] == 0
+    (there,), (here,) = ours([np.zeros((1400, 1400, 3), np.uint8)], [whole]), ours([frame], [cut_off])
+    unit = float(np.hypot(*(face.points[1] - face.points[0])))
+    assert np.abs((there - 400) - (here + np.array([240, 0]))).max() < 0.35 * unit
+    empty = replace(moved, box=np.zeros(4, np.float32))
+    assert np.isfinite(ours([frame], [empty])[0]).all()
 
 
 def test_every_step_and_the_result_are_insightfaces(models: Path) -> None:
@@ -291,6 +328,42 @@ def test_changed_file_never_loads(models: Path, tmp_path: Path) -> None:
         check_engine("outswapper", manifest, store, ONE)
 
 
+def test_what_can_not_run_is_told_before_anything_starts(models: Path) -> None:
+    manifest = Manifest.read(models / "models.toml")
+    store = ModelStore(models, manifest)
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        for attempt in (check_engine, lambda *args: load_engine(*args, Style())):
+            with pytest.raises(DeviceMissing, match="can't use 'cuda'"):
+                attempt("inswapper", manifest, store, replace(ONE, device="cuda"))
+    with pytest.raises(
+        ModelError, match=r"inswapper's network only, not hyperswap_1a_256|pip install 'nanoswap\[gpu\]'"
+    ):
+        check_engine("hyperswap", manifest, store, replace(ONE, swapper="torch"))
+
+
+def test_graph_that_can_not_be_run_is_one_clear_error(models: Path, tmp_path: Path) -> None:
+    manifest = Manifest.read(models / "models.toml")
+    store = ModelStore(models, manifest)
+    good = store.read
+
+    def read(name: str) -> bytes:
+        return good("w600k_r50" if name == "inswapper_128" else name)
+
+    store.read = read  # type: ignore[method-assign]
+    with pytest.raises(EngineUnusable, match="the engine 'inswapper' can't be loaded: 0 constants"):
+        load_engine("inswapper", manifest, store, ONE, Style())
+
+
+def test_weights_in_another_file_are_refused(models: Path) -> None:
+    model = onnx.load(models / "inswapper_128.onnx")
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    with pytest.raises(NotSelfContained, match="lies in another file"):
+        OnnxNet(model.SerializeToString())
+
+
 # What goes between networks
 
 
@@ -322,6 +395,34 @@ def test_what_is_in_front_of_a_face_stays_there(models: Path) -> None:
         off = np.abs(done[y - 3 : y + 3, x - 20 : x + 20].astype(int) - (0, 255, 0)).max()
         assert (off <= 2) == stays
         assert np.abs(done[centre(face)].astype(int) - bar[centre(face)]).mean() > 8
+
+
+def test_restorer_keeps_off_what_is_in_front(models: Path) -> None:
+    frame = portrait("astronaut").copy()
+    face = engine(models).detect(frame)[0]
+    x, y = face.points[3:].mean(0).astype(int)
+    frame[y - 8 : y + 8, x - 60 : x + 60] = (0, 255, 0)
+    ours = engine(models, uses=("xseg_1", "gfpgan_1_4"))
+    source = ours.prepare(portrait("hopper"), ours.detect(portrait("hopper"))[0])
+    done = frame.copy()
+    ours.swap([(done, face)], source)
+    assert np.abs(done[y - 3 : y + 3, x - 20 : x + 20].astype(int) - (0, 255, 0)).max() <= 2
+    assert (done[centre(face)] != frame[centre(face)]).any()
+
+
+@pytest.mark.parametrize(("style", "uses"), [(Style(exact=True), ()), (Style(), ALL), (Style(tiles=2), ("2d106det",))])
+def test_part_of_a_picture_is_painted_as_in_the_whole(models: Path, style: Style, uses: tuple[str, ...]) -> None:
+    """As clips do: only the footprint is there."""
+    ours = engine(models, style, uses=uses)
+    source = ours.prepare(portrait("astronaut"), ours.detect(portrait("astronaut"))[0])
+    whole = crowd()
+    for face in ours.detect(whole):
+        roi = ours.footprint(face).clip(1920, 1080)
+        part = whole[roi.slices].copy()
+        here = face.moved(np.ones(2, np.float32), np.array([-roi.x0, -roi.y0], np.float32), (roi.width, roi.height))
+        ours.swap([(whole, face)], source)
+        ours.swap([(part, here)], source)
+        assert np.abs(whole[roi.slices].astype(int) - part).max() <= 2
 
 
 def test_landmarks_bound_what_is_painted(models: Path) -> None:
@@ -422,6 +523,27 @@ def test_face_at_the_very_edge_and_beyond(models: Path) -> None:
         moved = face.moved(np.ones(2, np.float32), np.array(shift, np.float32), face.frame)
         (roi,) = ours.swap([(frame, moved)], source)
         assert roi.clip(512, 512) == roi or roi.empty
+
+
+def test_identity_leaves_nothing_behind(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that goes into and comes out of the encoder is overwritten; what is handed out is the caller's."""
+    seen: list[np.ndarray] = []
+    forward = OnnxNet.forward
+
+    def watched(self: OnnxNet, *rows: np.ndarray) -> list[np.ndarray]:
+        out = forward(self, *rows)
+        seen.extend((*rows, *out))
+        return out
+
+    monkeypatch.setattr(OnnxNet, "forward", watched)
+    ours = engine(models)
+    giver = portrait("hopper")
+    faces = ours.detect(giver)
+    seen.clear()
+    source = ours.prepare(giver, faces[0])
+    assert len(seen) == 2
+    assert not any(value.any() for value in seen)
+    assert source.latent.any()
 
 
 def test_source_is_wiped(models: Path) -> None:

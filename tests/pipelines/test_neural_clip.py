@@ -9,6 +9,7 @@ import pytest
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.clip import ClipLimits
 from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.image import ImageLimits
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.pipelines.swap_clip import ClipOptions, open_swap
@@ -95,3 +96,21 @@ def test_two_people_are_told_apart_where_it_matters(models: Path, faces: str) ->
     for old, new, at in zip(seen.frames, after, seen.pts, strict=True):
         assert change(old, new, hopper, float(at)) > 8
         assert (change(old, new, astronaut, float(at)) > 8) == (faces == "all")
+
+
+def test_nothing_that_tells_people_apart_is_left(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = engine(models)
+    given: list[np.ndarray] = []
+    recognise = ours.recognise
+
+    def kept(rgb: np.ndarray, faces: tuple[Face, ...]) -> tuple[Face, ...]:
+        known = recognise(rgb, faces)
+        given.extend(face.embedding for face in known if face.embedding is not None)
+        return known
+
+    monkeypatch.setattr(ours, "recognise", kept)
+    clip = make(CROSSING)
+    faces = ours.detect(read(clip).frames[0])
+    made(ours, clip, ClipOptions(faces=(faces[0].id,)))
+    assert len(given) > 4
+    assert not any(embedding.any() for embedding in given)

@@ -102,3 +102,17 @@ def test_a_window_goes_on_after_a_failure() -> None:
     with pytest.raises(ValueError, match="below zero"):
         window(-1, 1)
     assert window(5, 1) == 5
+
+
+def test_interrupted_wait_leaves_the_lead_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    window: Window[int, int] = Window(list, Batching(most=4, wait=5.0))
+
+    def interrupted(_: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(window._changed, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            window(1, 1)
+    window._batching = Batching(most=1, wait=0.0)
+    assert window(2, 1) == 2

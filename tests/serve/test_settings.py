@@ -37,6 +37,13 @@ def test_development_is_loopback_over_http() -> None:
         ({"REDIS_URL": ""}, "REDIS_URL"),
         ({"NANOSWAP_PORT": "eighty"}, "NANOSWAP_PORT"),
         ({"NANOSWAP_PORT": "0"}, "NANOSWAP_PORT"),
+        ({"NANOSWAP_ENGINE": "mesh,mesh"}, "NANOSWAP_ENGINE"),
+        ({"NANOSWAP_ENGINE": " , "}, "NANOSWAP_ENGINE"),
+        ({"NANOSWAP_DEVICE": "tpu"}, "NANOSWAP_DEVICE"),
+        ({"NANOSWAP_TILES": "3"}, "NANOSWAP_TILES"),
+        ({"NANOSWAP_BATCH": "0"}, "NANOSWAP_BATCH"),
+        ({"NANOSWAP_DTYPE": "bfloat16"}, "NANOSWAP_DTYPE"),
+        ({"NANOSWAP_SWAPPER": "torch", "NANOSWAP_DTYPE": "int8"}, "NANOSWAP_DTYPE"),
         ({"NANOSWAP_IMAGE_SLOTS": "1.5"}, "NANOSWAP_IMAGE_SLOTS"),
         ({"NANOSWAP_UPLOAD_SECONDS": "nan"}, "NANOSWAP_UPLOAD_SECONDS"),
         ({"NANOSWAP_VIDEO_PRESET": "fastest"}, "NANOSWAP_VIDEO_PRESET"),
@@ -50,3 +57,25 @@ def test_wrong_settings_are_refused_by_name(change: dict[str, str], named: str) 
 
 def test_secret_is_not_printed() -> None:
     assert "ssss" not in repr(Settings.from_environment(GOOD))
+
+
+def test_engines_and_how_they_run() -> None:
+    models = Settings.from_environment(
+        GOOD
+        | {
+            "NANOSWAP_ENGINE": "inswapper, mesh",
+            "NANOSWAP_MODELS": "/weights",
+            "NANOSWAP_ACCEPT_LICENCES": "a-licence,another",
+            "NANOSWAP_SWAPPER": "torch",
+            "NANOSWAP_DTYPE": "bfloat16",
+            "NANOSWAP_BATCH": "8",
+            "NANOSWAP_WINDOW_MS": "5",
+            "NANOSWAP_TILES": "2",
+            "NANOSWAP_MATCH_TONE": "1",
+        }
+    ).models
+    assert (models.engine, models.engines) == ("inswapper", ("inswapper", "mesh"))
+    assert (str(models.folder), models.accepted) == ("/weights", {"a-licence", "another"})
+    assert (models.runtime.swapper, models.runtime.dtype) == ("torch", "bfloat16")
+    assert (models.runtime.batching.most, models.runtime.batching.wait) == (8, 0.005)
+    assert (models.style.tiles, models.style.tone, models.style.exact) == (2, True, False)
