@@ -11,16 +11,17 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from tests.clips import Actor, Recipe, Scene, make, read, read_number, sway
 from tests.serve.api import Api
 from tests.serve.browser import SHOTS, Visit
-from tests.serve.conftest import Service, start_service, stop_service
+from tests.serve.conftest import Service, start_service, stop_service, wait_until
 from tests.serve.test_video import begin, touched
 
 pytestmark = pytest.mark.service
 
+REFUSED = '{"type":"about:blank","title":"No face was found","status":422,"code":"no_face","detail":"In the target."}'
 ACTOR = Actor("hopper", sway(240, 135, 46))
 
 
@@ -127,6 +128,43 @@ def test_page_shows_the_engines_side_by_side(
     visit.close()
 
 
+@pytest.mark.browser
+def test_comparison_shows_failures_and_can_be_stopped(
+    networks: Service, browser: Browser, astronaut: bytes, hopper: bytes
+) -> None:
+    visit = Visit(browser, networks)
+    page = visit.page
+    visit.ready(hopper, astronaut)
+    page.get_by_role("button", name="Swap", exact=True).click()
+    expect(page.locator("#done")).to_be_visible(timeout=60_000)
+
+    def refuse(route: Route) -> None:
+        body = route.request.post_data_buffer or b""
+        if b"hyperswap" in body:
+            route.fulfill(status=422, content_type="application/problem+json", body=REFUSED)
+        else:
+            route.continue_()
+
+    page.route("**/image/v1/tickets/*/swap", refuse)
+    page.get_by_role("button", name="Compare the engines").click()
+    expect(page.locator("#engines-gallery figure")).to_have_count(3, timeout=90_000)
+    expect(page.locator("#engines-gallery img")).to_have_count(2)
+    expect(page.locator("#engines-gallery figure").nth(1)).to_contain_text("No face")
+    page.unroute("**/image/v1/tickets/*/swap")
+
+    # Stopped while the second engine takes its place in line: the place is given up again.
+    left: list[str] = []
+    page.on("request", lambda request: left.append(request.url) if request.method == "DELETE" else None)
+    page.route(
+        "**/v1/tickets", lambda route: (page.get_by_role("button", name="Stop comparing").click(), route.continue_())
+    )
+    page.get_by_role("button", name="Compare the engines").click()
+    expect(page.locator("#engines-status")).to_have_text("Stopped.", timeout=30_000)
+    wait_until(lambda: page.wait_for_timeout(50) or len(left) == 1)
+    expect(page.locator("#engines-gallery figure")).to_have_count(1)
+    visit.close()
+
+
 def start(**environment: str) -> subprocess.CompletedProcess[str]:
     """What `nanoswap serve` says when it can't."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("NANOSWAP_")}
@@ -148,5 +186,13 @@ def test_service_that_lacks_its_files_says_so_at_once(models: Path, tmp_path: Pa
     unknown = start(NANOSWAP_ENGINE="outswapper")
     assert unknown.returncode == 2
     assert "there is no engine 'outswapper'" in unknown.stderr
-    for said in (missing, refused, unknown):
+    none = start(
+        NANOSWAP_ENGINE="inswapper",
+        NANOSWAP_MODELS=str(models),
+        NANOSWAP_MANIFEST=str(models / "models.toml"),
+        NANOSWAP_DEVICE="cuda",
+    )
+    assert none.returncode == 2
+    assert "can't use 'cuda'" in none.stderr
+    for said in (missing, refused, unknown, none):
         assert len(said.stderr.strip().splitlines()) == 1
