@@ -43,7 +43,8 @@ export class Engines {
       }
     }
     if (this.job === job) say("engines-status", signal.aborted ? "Stopped." : "The same pair, the same moment: only the engine differs.");
-    this.running = null;
+    // A later comparison may have begun while this one ended.
+    if (this.running?.signal === signal) this.running = null;
     this.draw();
   }
 
