@@ -73,10 +73,8 @@ class Report:
         }
 
 
-class FramesDiffer(PipelineError):
+class _FramesDiffer(Exception):
     """The result has not as many frames as the clip."""
-
-    code = "frames_differ"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +110,9 @@ def evaluate(
                 result = work(engine, judge, source, data)
             except PipelineError as error:
                 rows.append(Row(source=name, target=target, failed=error.code))
+                continue
+            except _FramesDiffer:
+                rows.append(Row(source=name, target=target, failed="frames_differ"))
                 continue
             shown[name, target] = result
             rows.append(_row(name, target, result, givers))
@@ -162,7 +163,7 @@ def _clip(engine: Engine, judge: Judge, source: bytes, target: bytes) -> _Result
     now: list[Face | None] = []
     for old, new in zip_longest(_frames(target), _frames(made)):
         if old is None or new is None:
-            raise FramesDiffer
+            raise _FramesDiffer
         one = look(judge, old)
         other = None if one is None else look(judge, new, one.face)
         was.append(None if one is None else one.face)

@@ -127,6 +127,7 @@ def test_preview_plays_before_the_last_frame_is_made(visit: ClipVisit, astronaut
     assert playing[0][0] < playing[0][1] == 200
     stages = list(dict.fromkeys(stage for stage, *_ in seen))
     assert stages == [stage for stage in ("upload", "decode", "detect", "swap") if stage in stages]
+    page.wait_for_function("() => document.getElementById('clip-after').readyState > 0")
     length = page.evaluate("() => document.getElementById('clip-after').duration")
     assert length == pytest.approx(8.0, abs=0.1)
     assert visit.wrong == []
