@@ -6,7 +6,7 @@ least-squares sense, in closed form after Umeyama (1991), with his guard against
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -68,6 +68,11 @@ def similarity(points: Floats, target: Floats) -> Matrix:
     sign = np.array([1.0, np.sign(np.linalg.det(u @ v)) or 1.0])
     turn = (u * sign) @ v * ((strength * sign).sum() / spread)
     return np.asarray(np.c_[turn, mean_b - turn @ mean_a], np.float64)
+
+
+def place(matrix: npt.NDArray[Any], points: npt.NDArray[Any]) -> Floats:
+    """Points (N, 2) through float (2, 3) `matrix`, float32 (N, 2)."""
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], np.float32)
 
 
 def to_crop(points: Floats, size: int) -> Matrix:

@@ -19,7 +19,8 @@ from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from insightface.model_zoo.landmark import Landmark
 from insightface.model_zoo.scrfd import SCRFD
 
-from nanoswap.pipelines.align import cut, to_crop
+from nanoswap.pipelines.align import cut, place, to_crop
+from nanoswap.pipelines.blob import Scaling, to_blob
 from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.face import Face, Floats
 from nanoswap.pipelines.flow import box
@@ -65,19 +66,14 @@ class Encoder:
     def __init__(self, net: OnnxNet, data: bytes) -> None:
         self._net = net
         arcface: Any = ArcFaceONNX(model_file=io.BytesIO(data), session=net)
-        self._side, self._mean, self._std = int(arcface.input_size[0]), arcface.input_mean, arcface.input_std
+        self._side, self._scaling = int(arcface.input_size[0]), _scaling(arcface)
 
     def __call__(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
         """The same faces with their identities, float32 (512,) of unit length."""
         if not faces:
             return ()
         crops = np.stack([cut(rgb, to_crop(face.points, self._side), self._side) for face in faces])
-        blob = _blob(crops, self._mean, self._std)
-        crops.fill(0)
-        try:
-            (raw,) = self._net.forward(blob)
-        finally:
-            blob.fill(0)
+        raw = _forward(self._net, crops, self._scaling)
         known = tuple(replace(face, embedding=_unit(one)) for face, one in zip(faces, raw, strict=True))
         raw.fill(0)
         return known
@@ -90,7 +86,7 @@ class Landmarks:
         self._net = net
         landmark: Any = Landmark(model_file=io.BytesIO(data), session=net)
         self._side, self._count = int(landmark.input_size[0]), int(landmark.lmk_num)
-        self._mean, self._std = float(landmark.input_mean), float(landmark.input_std)
+        self._scaling = _scaling(landmark)
 
     def __call__(self, pictures: Sequence[Rgb], faces: Sequence[Face]) -> list[Floats]:
         """For each picture and the face in it, float32 (N, 2) in pixels. One forward for all."""
@@ -101,17 +97,12 @@ class Landmarks:
         crops: Crops = np.zeros((len(faces), self._side, self._side, 3), np.uint8)
         for rgb, matrix, crop in zip(pictures, matrices, crops, strict=True):
             cv2.warpAffine(rgb, matrix, (self._side, self._side), dst=crop, borderValue=0.0)
-        blob = _blob(crops, self._mean, self._std)
-        crops.fill(0)
-        try:
-            (raw,) = self._net.forward(blob)
-        finally:
-            blob.fill(0)
+        raw = _forward(self._net, crops, self._scaling)
         found = []
         for row, matrix in zip(raw, matrices, strict=True):
             points = (row.reshape(-1, 2)[-self._count :] + 1) * (self._side // 2)
             back = cv2.invertAffineTransform(matrix)
-            found.append(np.asarray(points @ back[:, :2].T + back[:, 2], np.float32))
+            found.append(place(back, points))
         raw.fill(0)
         return found
 
@@ -146,12 +137,20 @@ def _fitted(rgb: Rgb) -> tuple[Rgb, Floats]:
     return canvas, np.array([size[0] / width, size[1] / height], np.float32)
 
 
-def _blob(crops: Crops, mean: float, std: float) -> Floats:
-    """uint8 (N, S, S, 3) to float32 (N, 3, S, S)."""
-    blob = np.empty((len(crops), 3, *crops.shape[1:3]), np.float32)
-    np.subtract(crops.transpose(0, 3, 1, 2), np.float32(mean), out=blob)
-    blob /= np.float32(std)
-    return blob
+def _scaling(net: Any) -> Scaling:
+    """insightface says in bytes what it takes off and divides by."""
+    return Scaling(float(net.input_mean) / 255, float(net.input_std) / 255)
+
+
+def _forward(net: OnnxNet, crops: Crops, scaling: Scaling) -> Floats:
+    """The network's one answer, the caller's to wipe; `crops` are wiped here."""
+    blob = to_blob(crops, scaling)
+    crops.fill(0)
+    try:
+        (raw,) = net.forward(blob)
+    finally:
+        blob.fill(0)
+    return raw
 
 
 def _unit(raw: Floats) -> Floats:

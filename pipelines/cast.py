@@ -17,8 +17,9 @@ from typing import Final, Literal
 
 import numpy as np
 
+from nanoswap.pipelines.align import place
 from nanoswap.pipelines.face import Face, Floats, overlap
-from nanoswap.pipelines.flow import LOST, Look, Pose, Seen, box, follow, look_at, place, unit
+from nanoswap.pipelines.flow import LOST, Look, Pose, Seen, box, follow, look_at, unit
 from nanoswap.pipelines.frame import Frame, Plane
 from nanoswap.pipelines.shape import frame_of
 

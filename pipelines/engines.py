@@ -149,7 +149,8 @@ def _neural(entry: EngineEntry, manifest: Manifest, store: ModelStore, runtime: 
 
 def _swapper(model: Model, data: bytes, net: OnnxNet, runtime: Runtime) -> tuple[SwapNet, Callable[[Floats], Floats]]:
     """The network, and what an identity goes through before it."""
-    from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, Scaling, find_projection, project
+    from nanoswap.pipelines.blob import Scaling
+    from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, find_projection, project
 
     latent: Callable[[Floats], Floats] = np.copy
     if model.parameters["latent"] == "projected":

@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 
 from nanoswap.pipelines.align import FFHQ, Matrix, cut, similarity
+from nanoswap.pipelines.blob import Scaling, from_blob, to_blob
 from nanoswap.pipelines.engine import Pair
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.masks import soft_box
 from nanoswap.pipelines.onnx_net import OnnxNet
 from nanoswap.pipelines.paste import Mask, paste
 from nanoswap.pipelines.roi import Roi
-from nanoswap.pipelines.swap_net_onnx import Scaling, from_blob, to_blob
 
 SIZE: Final = 512
 _SHARE: Final = 0.8  # of the restored face; FaceFusion's default

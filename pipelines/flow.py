@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nanoswap.pipelines.align import place
 from nanoswap.pipelines.frame import Plane
 from nanoswap.pipelines.roi import Roi
 
@@ -51,11 +52,6 @@ class Seen:
 def unit(pose: Pose) -> float:
     """Pixels between the pupils."""
     return float(np.hypot(pose[0, 0], pose[1, 0]))
-
-
-def place(pose: Pose, points: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Points of the face's own frame to pixels, float32 (N, 2)."""
-    return (points @ pose[:, :2].T + pose[:, 2]).astype(np.float32)
 
 
 def box(pose: Pose) -> npt.NDArray[np.float32]:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nanoswap.pipelines.align import cut, similarity, template, to_crop
+from nanoswap.pipelines.align import cut, place, similarity, template, to_crop
 from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.face import Face, Floats, overlap
 
@@ -94,7 +94,7 @@ def own_shape(face: Face, points: Floats) -> Floats:
     target = template(112)
     matrix = similarity(face.points, target)
     unit = float(np.linalg.norm(target[1] - target[0]))
-    return np.asarray((points @ matrix[:, :2].T + matrix[:, 2]) / unit, np.float32)
+    return np.asarray(place(matrix, points) / unit, np.float32)
 
 
 def pose_error(a: Seen, b: Seen) -> float:

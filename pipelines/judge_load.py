@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nanoswap.pipelines.blob import Scaling, to_blob
 from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.engines import Runtime
 from nanoswap.pipelines.judge import Dense, Features, Find, Identify, Judge
@@ -76,8 +77,9 @@ def _made(role: Role, data: bytes, runtime: Runtime) -> Find | Identify | Dense 
         return Landmarks(net, data)
 
     def features(crops: Sequence[Rgb]) -> npt.NDArray[np.float64]:
-        small = np.stack([cv2.resize(crop, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for crop in crops])
-        blob = (small.transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / np.float32(127.5)
-        return np.asarray(net.forward(blob)[0].reshape(len(crops), -1), np.float64)
+        small = np.zeros((len(crops), _SIDE, _SIDE, 3), np.uint8)
+        for crop, one in zip(crops, small, strict=True):
+            cv2.resize(crop, (_SIDE, _SIDE), dst=one, interpolation=cv2.INTER_AREA)
+        return np.asarray(net.forward(to_blob(small, Scaling(0.5, 0.5)))[0].reshape(len(crops), -1), np.float64)
 
     return features

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nanoswap.pipelines import lips
+from nanoswap.pipelines.align import place
 from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.face import Floats
 from nanoswap.pipelines.lips import K, Mouth, read_mouth
@@ -96,8 +97,7 @@ def _second_look(rgb: Rgb, frame: npt.NDArray[np.float64]) -> tuple[npt.NDArray[
     moved = np.abs(np.array(eyes) - [(-0.5, 0), (0.5, 0)]).max()
     if moved > 0.22:
         return frame, 0.5
-    corners = np.array(eyes) @ frame[:, :2].T + frame[:, 2]
-    return frame_of(*corners.astype(np.float32)), float(np.clip(min(scores) / 0.06, 0, 1))
+    return frame_of(*place(frame, np.array(eyes))), float(np.clip(min(scores) / 0.06, 0, 1))
 
 
 def _anchors(mouth: Mouth) -> Floats:

@@ -104,17 +104,21 @@ class ModelStore:
 
     def state(self, name: str) -> State:
         """What `read` would find, hash and all."""
+        return self.look(name)[0]
+
+    def look(self, name: str) -> tuple[State, str | None]:
+        """The same, and why it is not well."""
         try:
             self.read(name)
-        except ModelMissing:
-            return "missing"
-        except LicenceNotAccepted:
-            return "licence"
-        except ModelUnlocked:
-            return "unlocked"
-        except ModelCorrupt:
-            return "wrong"
-        return "ok"
+        except ModelMissing as error:
+            return "missing", str(error)
+        except LicenceNotAccepted as error:
+            return "licence", str(error)
+        except ModelUnlocked as error:
+            return "unlocked", str(error)
+        except ModelCorrupt as error:
+            return "wrong", str(error)
+        return "ok", None
 
     def check_licence(self, name: str) -> None:
         """Raises `LicenceNotAccepted`."""

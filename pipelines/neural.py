@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from nanoswap.pipelines import tiles, tone
-from nanoswap.pipelines.align import Matrix, cut, to_crop
+from nanoswap.pipelines.align import Matrix, cut, place, to_crop
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks, looked_at
 from nanoswap.pipelines.engine import Pair, Rgb, Source
 from nanoswap.pipelines.enhance import SIZE, Enhancer
@@ -175,7 +175,7 @@ class NeuralEngine:
             dense = self._nets.landmarks([rgb for rgb, _ in pairs], [face for _, face in pairs])
             extra.append(
                 [
-                    region(np.asarray(points @ crop.matrix[:, :2].T + crop.matrix[:, 2], np.float32), side)
+                    region(place(crop.matrix, points), side)
                     for points, crop, side in zip(dense, crops, sides, strict=True)
                 ]
             )
@@ -199,4 +199,4 @@ def _finer(matrix: Matrix, k: int) -> Matrix:
 def _corners(matrix: Matrix, size: int) -> Floats:
     back = cv2.invertAffineTransform(matrix)
     corners = np.array([(0, 0), (size, 0), (0, size), (size, size)], np.float64)
-    return np.asarray(corners @ back[:, :2].T + back[:, 2], np.float32)
+    return place(back, corners)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nanoswap.pipelines.align import place
 from nanoswap.pipelines.face import Floats
 
 # The anchors that are measured, at their places in an average face.
@@ -59,12 +60,12 @@ class Shape:
 
     def image(self, points: Floats) -> Floats:
         """Canonical units to pixels, float32 (N, 2)."""
-        return (points @ self.to_image[:, :2].T + self.to_image[:, 2]).astype(np.float32)
+        return place(self.to_image, points)
 
     def canonical(self, points: Floats) -> Floats:
         """Pixels to canonical units, float32 (N, 2)."""
         back = cv2.invertAffineTransform(self.to_image)
-        return (points @ back[:, :2].T + back[:, 2]).astype(np.float32)
+        return place(back, points)
 
 
 def frame_of(left: Floats, right: Floats) -> npt.NDArray[np.float64]:

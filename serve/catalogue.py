@@ -1,6 +1,7 @@
 """What this service offers, as it tells anybody who asks: engine, limits, consent statement, sign-in address."""
 
 from nanoswap import __version__
+from nanoswap.pipelines.manifest import Manifest
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.serve.limits import published
 from nanoswap.serve.settings import Settings
@@ -16,12 +17,11 @@ CONSENT = ConsentOut(
 )
 
 
-def configuration(settings: Settings) -> ConfigOut:
-    """The answer of ``/v1/config``. Raises `ManifestError`, `KeyError` for an engine that the manifest doesn't have."""
-    declared = settings.models.read_manifest().engines
+def configuration(settings: Settings, manifest: Manifest) -> ConfigOut:
+    """The answer of ``/v1/config``. Raises `KeyError` for an engine that the manifest doesn't have."""
     engines = [
         EngineOut(name=entry.name, label=entry.label, licence=entry.licence)
-        for entry in (declared[name] for name in settings.models.engines)
+        for entry in (manifest.engines[name] for name in settings.models.engines)
     ]
     return ConfigOut(
         version=__version__,

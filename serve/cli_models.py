@@ -123,7 +123,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     names = _names(arguments, store) if arguments.names else list(store.manifest.models)
     rows, lines = [], []
     for name in names:
-        state, why = _look(store, name)
+        state, why = store.look(name)
         rows.append({"name": name, "state": state, "why": why})
         more = "" if why is None or state == "missing" else f": {why.removeprefix(f'{name}: ')}"
         lines.append(f"{name}: {state}{more}")
@@ -132,18 +132,6 @@ def _verify(arguments: argparse.Namespace) -> int:
     if wrong:
         raise ModelCorrupt(f"not what was agreed on: {', '.join(wrong)}")
     return 0
-
-
-def _look(store: ModelStore, name: str) -> tuple[State, str | None]:
-    """How a file stands, and why not well."""
-    state = store.state(name)
-    if state == "ok":
-        return state, None
-    try:
-        store.read(name)
-    except ModelError as error:
-        return state, str(error)
-    return "ok", None
 
 
 def _lock(arguments: argparse.Namespace) -> int:

@@ -76,7 +76,8 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
     Raises `ManifestError`.
     """
     kinds = open_kinds(settings)
-    weights = models(settings.models.read_manifest(), settings.models.engines)
+    manifest = settings.models.read_manifest()
+    offered, weights = configuration(settings, manifest), models(manifest, settings.models.engines)
     desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, kinds))
 
     @asynccontextmanager
@@ -93,7 +94,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
     @app.get("/v1/config", tags=["public"])
     async def config() -> ConfigOut:
         """Sign-in address, limits, consent statement and links."""
-        return configuration(settings)
+        return offered
 
     @app.get("/v1/queue", tags=["public"])
     async def queue(response: Response) -> QueueOut:

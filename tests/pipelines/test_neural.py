@@ -21,6 +21,7 @@ from insightface.utils import face_align
 
 from nanoswap.pipelines.align import cut, to_crop
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
+from nanoswap.pipelines.blob import Scaling, to_blob
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engines import EngineUnknown, EngineUnusable, Runtime, check_engine, load_engine
 from nanoswap.pipelines.face import Face
@@ -31,7 +32,7 @@ from nanoswap.pipelines.neural import NeuralEngine, NeuralSource
 from nanoswap.pipelines.onnx_net import DeviceMissing, NotSelfContained, OnnxNet
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.swap import SwapOptions, swap_image
-from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, Scaling, find_projection, project, to_blob
+from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, find_projection, project
 from nanoswap.pipelines.tiles import split
 from nanoswap.pipelines.window import Batching
 from tests.clips import portrait

@@ -98,15 +98,21 @@ def test_command_line_asks_for_an_engine(networks: Service, tmp_path: Path, astr
     assert (np.abs(pixels(out.read_bytes()) - pixels(astronaut)).max(2) > 12).sum() > 4000
 
 
+def swapped_visit(browser: Browser, service: Service, source: bytes, target: bytes) -> Visit:
+    """Somebody who has swapped a picture and sees the result."""
+    visit = Visit(browser, service)
+    visit.ready(source, target)
+    visit.page.get_by_role("button", name="Swap", exact=True).click()
+    expect(visit.page.locator("#done")).to_be_visible(timeout=60_000)
+    return visit
+
+
 @pytest.mark.browser
 def test_page_shows_the_engines_side_by_side(
     networks: Service, browser: Browser, astronaut: bytes, hopper: bytes
 ) -> None:
-    visit = Visit(browser, networks)
+    visit = swapped_visit(browser, networks, hopper, astronaut)
     page = visit.page
-    visit.ready(hopper, astronaut)
-    page.get_by_role("button", name="Swap", exact=True).click()
-    expect(page.locator("#done")).to_be_visible(timeout=60_000)
     page.get_by_role("button", name="Compare the engines").click()
     expect(page.locator("#engines-status")).to_contain_text("only the engine differs", timeout=90_000)
     expect(page.get_by_role("button", name="Compare the engines")).to_be_visible()
@@ -132,11 +138,8 @@ def test_page_shows_the_engines_side_by_side(
 def test_comparison_shows_failures_and_can_be_stopped(
     networks: Service, browser: Browser, astronaut: bytes, hopper: bytes
 ) -> None:
-    visit = Visit(browser, networks)
+    visit = swapped_visit(browser, networks, hopper, astronaut)
     page = visit.page
-    visit.ready(hopper, astronaut)
-    page.get_by_role("button", name="Swap", exact=True).click()
-    expect(page.locator("#done")).to_be_visible(timeout=60_000)
 
     def refuse(route: Route) -> None:
         body = route.request.post_data_buffer or b""
