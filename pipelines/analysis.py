@@ -72,11 +72,18 @@ class Encoder:
         """The same faces with their identities, float32 (512,) of unit length."""
         if not faces:
             return ()
-        crops = np.stack([cut(rgb, to_crop(face.points, self._side), self._side) for face in faces])
-        raw = _forward(self._net, crops, self._scaling)
+        raw = self._raw(rgb, faces)
         known = tuple(replace(face, embedding=_unit(one)) for face, one in zip(faces, raw, strict=True))
         raw.fill(0)
         return known
+
+    def raw(self, rgb: Rgb, face: Face) -> Floats:
+        """float32 (512,), as the network gives it; the caller's to wipe."""
+        return np.asarray(self._raw(rgb, [face])[0], np.float32)
+
+    def _raw(self, rgb: Rgb, faces: Sequence[Face]) -> Floats:
+        crops = np.stack([cut(rgb, to_crop(face.points, self._side), self._side) for face in faces])
+        return _forward(self._net, crops, self._scaling)
 
 
 class Landmarks:

@@ -10,11 +10,13 @@ source travels in a `Source`, which the caller wipes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.roi import Roi
 
@@ -24,6 +26,18 @@ Rgb = npt.NDArray[np.uint8]
 
 Pair = tuple[Rgb, Face]
 """A picture, or a part of one, and a face in its pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What comes with the pixels of a swap.
+
+    cancel  an engine that works in steps asks it between two of them.
+    seed    0 .. 2**32 - 1, for engines that begin with noise: the same seed gives the same picture. Others don't look.
+    """
+
+    cancel: CancelToken
+    seed: int = 0
 
 
 class Source(Protocol):
@@ -57,8 +71,9 @@ class Engine(Protocol):
     def footprint(self, face: Face) -> Roi:
         """The rectangle that `swap` would look at and paint for this face; it may reach beyond the picture."""
 
-    def swap(self, pairs: Sequence[Pair], source: Source) -> list[Roi]:
+    def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
         """Paint `source` over each face, in place; returns the rectangles that were touched (they may be empty).
+        Raises `Cancelled` where it works in steps, and then has painted some faces or none.
 
         Faces of one picture whose footprints meet belong into different calls, the one in front into the later:
         see `rounds`.

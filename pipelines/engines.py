@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 Device = Literal["cpu", "cuda"]
 Swapper = Literal["onnx", "torch"]
-LIBRARIES: Final = ("insightface", "onnx", "onnxruntime")
+NEURAL: Final = ("insightface", "onnx", "onnxruntime")
+TORCH: Final = ("torch",)
+DIFFUSION: Final = ("torch", "diffusers", "transformers")
 
 
 class EngineUnknown(ModelError):
@@ -49,8 +51,12 @@ class Runtime:
 
     device   cpu or cuda; never the one in place of the other.
     swapper  what runs the swap network: ONNX Runtime, or torch with the same weights (inswapper's graph only).
-    dtype    of the torch runtime: float32, bfloat16 or float16; statistics are float32 always.
+    dtype    of what torch runs: float32, bfloat16 or float16; statistics are float32 always.
     threads  of the processor per forward; 0 leaves it to the runtime.
+    step_batch  pictures that share one step of diffusion.
+    admitted    faces that are on their way through an engine of diffusion at once; more wait. It bounds memory, and is
+                at least `step_batch`.
+    compile     let torch compile what diffusion runs at every step. Loading takes minutes longer.
     """
 
     device: Device = "cpu"
@@ -58,6 +64,9 @@ class Runtime:
     dtype: str = "float32"
     threads: int = 0
     batching: Batching = field(default_factory=Batching)
+    step_batch: int = 8
+    admitted: int = 16
+    compile: bool = False
 
 
 def check_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runtime) -> None:
@@ -66,11 +75,15 @@ def check_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runt
     entry = _entry(name, manifest)
     if entry.kind == "mesh":
         return
-    torch = runtime.swapper == "torch"
-    for library, extra in (*((one, "neural") for one in LIBRARIES), *((("torch", "gpu"),) if torch else ())):
-        if find_spec(library) is None:
-            raise LibraryMissing(f"the engine '{name}' needs {library}: pip install 'nanoswap[{extra}]'")
-    _check_device(runtime)
+    diffusion = entry.kind == "instantid"
+    torch = DIFFUSION if diffusion else TORCH if runtime.swapper == "torch" else ()
+    for libraries, extra in ((NEURAL, "neural"), (torch, "gpu")):
+        for library in libraries:
+            if find_spec(library) is None:
+                raise LibraryMissing(f"the engine '{name}' needs {library}: pip install 'nanoswap[{extra}]'")
+    _check_device(runtime, bool(torch))
+    if diffusion:
+        _check_diffusion(entry, manifest, runtime)
     for model in _present(entry, store):
         if torch and manifest.models[model].role == "swapper":
             _check_torch(manifest.models[model])
@@ -86,6 +99,9 @@ def load_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runti
 
         return MeshEngine()
     try:
+        if entry.kind == "instantid":
+            _check_diffusion(entry, manifest, runtime)
+            return _instantid(entry, manifest, store, runtime, style)
         return _neural(entry, manifest, store, runtime, style)
     except ModelError:
         raise
@@ -95,14 +111,26 @@ def load_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runti
         raise EngineUnusable(f"the engine '{name}' can't be loaded: {why[0]}") from error
 
 
-def _check_device(runtime: Runtime) -> None:
+def _check_device(runtime: Runtime, torch: bool) -> None:
     from nanoswap.pipelines.onnx_net import check_device
 
     check_device(runtime.device)
-    if runtime.swapper == "torch":
+    if torch:
         from nanoswap.pipelines.swap_net_torch import check_torch_device
 
         check_torch_device(runtime.device)
+
+
+def _check_diffusion(entry: EngineEntry, manifest: Manifest, runtime: Runtime) -> None:
+    from nanoswap.pipelines.instantid_load import DTYPES
+
+    if runtime.dtype not in DTYPES:
+        raise EngineUnusable(f"the engine '{entry.name}' runs in {' or '.join(DTYPES)}, not {runtime.dtype}")
+    if runtime.device == "cpu" and not all(manifest.models[name].stand_in for name in entry.needs):
+        raise EngineUnusable(
+            f"the engine '{entry.name}' needs a GPU, a swap would take minutes without: "
+            "NANOSWAP_DEVICE=cuda on a machine that has one"
+        )
 
 
 def _check_torch(model: Model) -> None:
@@ -145,6 +173,50 @@ def _neural(entry: EngineEntry, manifest: Manifest, store: ModelStore, runtime: 
         enhancer=Enhancer(net("enhancer")) if "enhancer" in models else None,
     )
     return NeuralEngine(entry.name, networks, style)
+
+
+def _instantid(entry: EngineEntry, manifest: Manifest, store: ModelStore, runtime: Runtime, style: Style) -> Engine:
+    import torch
+
+    from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
+    from nanoswap.pipelines.denoiser import Denoiser
+    from nanoswap.pipelines.identity import Identity
+    from nanoswap.pipelines.instantid import InstantIdEngine, Networks
+    from nanoswap.pipelines.instantid_load import DTYPES, load_parts
+    from nanoswap.pipelines.latents import Autoencoder
+    from nanoswap.pipelines.masks import Occluder
+    from nanoswap.pipelines.onnx_net import OnnxNet
+
+    recipe = entry.recipe
+    assert recipe is not None
+    if runtime.threads and runtime.device == "cpu":
+        torch.set_num_threads(runtime.threads)
+    roles: dict[Role, str] = {manifest.models[name].role: name for name in _present(entry, store)}
+    files: dict[Role, bytes] = {role: store.read(name) for role, name in roles.items()}
+    loaded = load_parts(files, recipe, device=runtime.device, dtype=runtime.dtype)
+
+    def net(role: Role) -> OnnxNet:
+        return OnnxNet(files[role], device=runtime.device, threads=runtime.threads, batching=runtime.batching)
+
+    engine = InstantIdEngine(
+        entry.name,
+        Networks(
+            detector=Detector(net("detector")),
+            encoder=Encoder(net("encoder"), files["encoder"]),
+            identity=Identity(loaded.resampler, guided=recipe.guided),
+            autoencoder=Autoencoder(loaded.vae),
+            denoiser=Denoiser(
+                loaded.parts, recipe, device=runtime.device, dtype=DTYPES[runtime.dtype], compile=runtime.compile
+            ),
+            landmarks=Landmarks(net("landmarks"), files["landmarks"]) if "landmarks" in files else None,
+            occluder=Occluder(net("occluder")) if "occluder" in files else None,
+        ),
+        style,
+        step_batch=runtime.step_batch,
+        admitted=runtime.admitted,
+    )
+    engine.warm()
+    return engine
 
 
 def _swapper(model: Model, data: bytes, net: OnnxNet, runtime: Runtime) -> tuple[SwapNet, Callable[[Floats], Floats]]:

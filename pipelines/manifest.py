@@ -17,14 +17,54 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar, get_args
 
-Role = Literal["detector", "encoder", "landmarks", "swapper", "occluder", "enhancer", "features"]
-Kind = Literal["mesh", "neural"]
+from nanoswap.pipelines.recipe import Recipe
+
+Role = Literal[
+    "detector",
+    "encoder",
+    "landmarks",
+    "swapper",
+    "occluder",
+    "enhancer",
+    "features",
+    # What a diffusion network is made of, and how large each part is (the JSON beside it).
+    "unet",
+    "unet_config",
+    "vae",
+    "vae_config",
+    "text_encoder",
+    "text_encoder_config",
+    "text_encoder_2",
+    "text_encoder_2_config",
+    "vocabulary",
+    "merges",
+    # InstantID: the network that sees where the face's points are, and the tokens of whose face it is to be.
+    "identity_net",
+    "identity_net_config",
+    "face_adapter",
+    # PuLID: other tokens of the same face, from a picture of it.
+    "second_adapter",
+    "vision",
+    "parser",
+]
+Kind = Literal["mesh", "neural", "instantid"]
 Parameter = float | int | str
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_NEEDED: Final = frozenset({"detector", "encoder", "swapper"})
+_PARTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2", "identity_net")
+#: The roles that an engine of a kind can't do without.
+_NEEDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "mesh": frozenset(),
+        "neural": frozenset({"detector", "encoder", "swapper"}),
+        "instantid": frozenset({"detector", "encoder", "vocabulary", "merges", "face_adapter"})
+        | {name for part in _PARTS for name in (part, f"{part}_config")},
+    }
+)
+#: Roles of which an engine has all or none.
+_TOGETHER: Final = frozenset({"second_adapter", "vision", "parser"})
 _LATENTS: Final = ("projected", "unit")
 _RESERVED: Final = "models.lock"  # where the store keeps its records
 _NOTHING: Final[Mapping[str, Parameter]] = MappingProxyType({})
@@ -76,7 +116,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineEntry:
-    """needs: models without which the engine doesn't load; uses: those it takes when the store has them."""
+    """needs: models without which the engine doesn't load; uses: those it takes when the store has them; recipe: of a
+    kind that works by diffusion."""
 
     name: str
     label: str
@@ -84,6 +125,17 @@ class EngineEntry:
     licence: str
     needs: tuple[str, ...] = ()
     uses: tuple[str, ...] = ()
+    recipe: Recipe | None = None
+
+    @property
+    def clips(self) -> bool:
+        """Whether it swaps clips too. What begins with noise and doesn't look at the frame before would flicker."""
+        return not self.seeded
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it begins with noise, so that another seed gives another picture."""
+        return self.kind == "instantid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +164,18 @@ class Manifest:
         return cls(MappingProxyType(models), MappingProxyType(engines), MappingProxyType(licences))
 
 
-Entry = TypeVar("Entry", Licence, Model, EngineEntry)
+Entry = TypeVar("Entry", Licence, Model, EngineEntry, Recipe)
 
 #: What a value must be, by the annotation of its field, and what that is called; everything else is text.
 _IS: Final[Mapping[str, tuple[type, str]]] = MappingProxyType(
     {
         "bool": (bool, "true or false"),
+        "int": (int, "whole number"),
+        "float": (float, "number with a point"),
         "int | None": (int, "whole number"),
         "tuple[str, ...]": (tuple, "list"),
+        "tuple[int, ...]": (tuple, "list"),
+        "Recipe | None": (Recipe, "table"),
         "Licence": (Licence, "licence"),
         "Mapping[str, Parameter]": (dict, "table"),
     }
@@ -145,6 +201,7 @@ def _only(entry: Mapping[str, Any], known: set[str], what: str) -> None:
 def _made(kind: type[Entry], word: str, name: str, entry: Mapping[str, Any]) -> Entry:
     """A dataclass of a table, with every key known and every key there that has no default."""
     _only(entry, {one.name for one in fields(kind)} - {"name"}, f"{word} '{name}'")
+    mine: dict[str, Any] = {"name": name} if kind is not Recipe else {}
     for one in fields(kind):
         optional = one.default is not MISSING or one.default_factory is not MISSING
         if one.name != "name" and one.name not in entry and not optional:
@@ -153,7 +210,7 @@ def _made(kind: type[Entry], word: str, name: str, entry: Mapping[str, Any]) -> 
         # Exactly: "false" in quotation marks would be true, and true would be a number.
         if one.name in entry and type(entry[one.name]) is not must:
             raise ManifestError(f"{word} '{name}' has a {one.name} that is no {called}")
-    return kind(name=name, **entry)
+    return kind(**mine, **entry)
 
 
 def _model(name: str, entry: dict[str, Any], licences: Mapping[str, Licence]) -> Model:
@@ -182,7 +239,8 @@ def _model(name: str, entry: dict[str, Any], licences: Mapping[str, Licence]) ->
 
 def _engine(name: str, entry: dict[str, Any], models: Mapping[str, Model]) -> EngineEntry:
     lists = {key: tuple(map(str, entry[key])) for key in ("needs", "uses") if isinstance(entry.get(key), list)}
-    engine = _made(EngineEntry, "engine", name, {**entry, **lists})
+    recipe = {"recipe": _recipe(name, entry["recipe"])} if isinstance(entry.get("recipe"), dict) else {}
+    engine = _made(EngineEntry, "engine", name, {**entry, **lists, **recipe})
     if engine.kind not in get_args(Kind):
         raise ManifestError(f"engine '{name}' is of a kind that nobody knows: {engine.kind}")
     for one in (*engine.needs, *engine.uses):
@@ -191,7 +249,24 @@ def _engine(name: str, entry: dict[str, Any], models: Mapping[str, Model]) -> En
     roles = [models[one].role for one in (*engine.needs, *engine.uses)]
     if len(set(roles)) != len(roles):
         raise ManifestError(f"engine '{name}' has two models of one role")
-    missing = _NEEDED - {models[one].role for one in engine.needs}
-    if engine.kind == "neural" and missing:
+    missing = _NEEDED[engine.kind] - {models[one].role for one in engine.needs}
+    if missing:
         raise ManifestError(f"engine '{name}' needs a model for: {', '.join(sorted(missing))}")
+    if (engine.recipe is not None) != (engine.kind == "instantid"):
+        raise ManifestError(f"engine '{name}' of kind {engine.kind} has {'a' if engine.recipe else 'no'} recipe")
+    if 0 < len(_TOGETHER & set(roles)) < len(_TOGETHER):
+        raise ManifestError(f"engine '{name}' has all of these or none: {', '.join(sorted(_TOGETHER))}")
     return engine
+
+
+def _recipe(name: str, table: dict[str, Any]) -> Recipe:
+    if isinstance(table.get("sizes"), list):
+        if not all(type(size) is int for size in table["sizes"]):
+            raise ManifestError(f"recipe of engine '{name}' has sizes that are no whole numbers")
+        table = {**table, "sizes": tuple(table["sizes"])}
+    try:
+        return _made(Recipe, "recipe of engine", name, table)
+    except ManifestError:
+        raise
+    except ValueError as error:
+        raise ManifestError(f"recipe of engine '{name}': {error}") from None

@@ -18,7 +18,7 @@ import numpy as np
 
 from nanoswap.pipelines import blend, detect
 from nanoswap.pipelines.cascade import Cascade
-from nanoswap.pipelines.engine import Pair, Rgb, Source
+from nanoswap.pipelines.engine import Pair, Request, Rgb, Source
 from nanoswap.pipelines.face import Face, Floats
 from nanoswap.pipelines.grain import Texture, refine
 from nanoswap.pipelines.roi import Roi
@@ -70,7 +70,7 @@ class MeshEngine:
     def recognise(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
         return tuple(faces)
 
-    def swap(self, pairs: Sequence[Pair], source: Source) -> list[Roi]:
+    def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
         """Raises `TypeError` for another engine's source."""
         if not isinstance(source, MeshSource):
             raise TypeError("a source that another engine prepared")

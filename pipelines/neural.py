@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from nanoswap.pipelines import tiles, tone
-from nanoswap.pipelines.align import Matrix, cut, place, to_crop
+from nanoswap.pipelines.align import Matrix, cut, finer, place, to_crop
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks, looked_at
-from nanoswap.pipelines.engine import Pair, Rgb, Source
+from nanoswap.pipelines.engine import Pair, Request, Rgb, Source
 from nanoswap.pipelines.enhance import SIZE, Enhancer
 from nanoswap.pipelines.face import Face, Floats
 from nanoswap.pipelines.masks import Occluder, region, soft_box
@@ -101,7 +101,7 @@ class NeuralEngine:
             low, high = low - more, high + more
         return Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
-    def swap(self, pairs: Sequence[Pair], source: Source) -> list[Roi]:
+    def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
         """Raises `TypeError` for another engine's source."""
         if not isinstance(source, NeuralSource):
             raise TypeError("a source that another engine prepared")
@@ -139,7 +139,7 @@ class NeuralEngine:
         reach = size / float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
         k = tiles.factor(reach, size, self._style.tiles)
         if k > 1:
-            matrix = _finer(matrix, k)
+            matrix = finer(matrix, k)
         return _Crop(cut(rgb, matrix, size * k), matrix, k)
 
     def _painted(self, crops: Sequence[_Crop], source: NeuralSource) -> list[tuple[Rgb, Mask | None]]:
@@ -186,14 +186,6 @@ class NeuralEngine:
                 mask if more is None else np.minimum(mask, more) for mask, more in zip(joined, masks, strict=True)
             ]
         return joined
-
-
-def _finer(matrix: Matrix, k: int) -> Matrix:
-    """Picture to a crop of `k` times the pixels, shifted so that the `k` by `k` fine pixels that stand for a coarse one
-    lie around its centre: else every tile but the first would see the face too far up and to the left."""
-    finer = matrix * k
-    finer[:, 2] += (k - 1) / 2
-    return finer
 
 
 def _corners(matrix: Matrix, size: int) -> Floats:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.container import Buffer, InputFormat
-from nanoswap.pipelines.engine import Engine, Rgb, Source, rounds
+from nanoswap.pipelines.engine import Engine, Request, Rgb, Source, rounds
 from nanoswap.pipelines.errors import ManyFaces, NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.image import MEDIA_TYPES, ImageLimits, OutputFormat, decode, encode, probe
@@ -32,12 +32,14 @@ class SwapOptions:
     source_face  the id of the face to take when the source shows several.
     format       of the result; `same` is the target's own, or jpeg where we only read it (heic).
     quality      1..100 for the lossy formats; png ignores it.
+    seed         0 .. 2**32 - 1; see `Request`.
     """
 
     faces: Choice = "all"
     source_face: str | None = None
     format: Literal["same"] | OutputFormat = "same"
     quality: int = 92
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,11 @@ def swap_image(
         cancel.check()
         report("detect", 2, 2)
 
+        request = Request(cancel, options.seed)
         done = 0
         for call in rounds(engine, [(0, face) for face in faces]):
             report("swap", done, len(faces))
-            engine.swap([(taker, faces[index]) for index in call], learned)
+            engine.swap([(taker, faces[index]) for index in call], learned, request)
             cancel.check()
             done += len(call)
         report("swap", len(faces), len(faces))

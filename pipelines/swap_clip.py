@@ -23,7 +23,7 @@ from nanoswap.pipelines.cast import Cast
 from nanoswap.pipelines.clip import ClipInfo, ClipLimits, probe_clip
 from nanoswap.pipelines.clip_still import Detector, frame_at
 from nanoswap.pipelines.container import Buffer
-from nanoswap.pipelines.engine import Engine, Rgb, Source, rounds
+from nanoswap.pipelines.engine import Engine, Request, Rgb, Source, rounds
 from nanoswap.pipelines.errors import NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
@@ -256,7 +256,7 @@ def _painted(
             here = [(index, face) for index, chosen in enumerate(faces[at : at + step]) for face in chosen]
             for call in rounds(engine, here):
                 cancel.check()
-                _paint([(part[here[one][0]], here[one][1]) for one in call], engine, learned, colour)
+                _paint([(part[here[one][0]], here[one][1]) for one in call], engine, learned, colour, Request(cancel))
             yield from part
 
 
@@ -271,7 +271,9 @@ class _Part:
     face: Face
 
 
-def _paint(pairs: Sequence[tuple[Frame, Face]], engine: Engine, learned: Source, colour: Colour) -> None:
+def _paint(
+    pairs: Sequence[tuple[Frame, Face]], engine: Engine, learned: Source, colour: Colour, request: Request
+) -> None:
     parts: list[_Part] = []
     try:
         for frame, face in pairs:
@@ -282,7 +284,7 @@ def _paint(pairs: Sequence[tuple[Frame, Face]], engine: Engine, learned: Source,
             corner = np.array([roi.x0, roi.y0], np.float32)
             here = face.moved(np.ones(2, np.float32), -corner, (roi.width, roi.height))
             parts.append(_Part(frame, roi, before, before.copy(), here))
-        touched = engine.swap([(part.after, part.face) for part in parts], learned)
+        touched = engine.swap([(part.after, part.face) for part in parts], learned, request)
         for part, changed in zip(parts, touched, strict=True):
             if not changed.empty:
                 paint(part.frame, part.roi, part.before, part.after, colour)

@@ -30,6 +30,8 @@ from insightface.app import FaceAnalysis
 from insightface.model_zoo.inswapper import INSwapper
 
 from nanoswap.pipelines.align import template
+from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.engine import Request
 from nanoswap.pipelines.engines import Runtime, load_engine
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.model_store import ModelStore
@@ -181,7 +183,7 @@ def main() -> None:
     def ours(frames: list[np.ndarray]) -> None:
         found = [(frame, face) for frame in frames for face in engine.detect(frame)]
         for at in range(0, len(found), engine.batch):
-            engine.swap(found[at : at + engine.batch], source)
+            engine.swap(found[at : at + engine.batch], source, Request(CancelToken()))
 
     columns = ("ms a frame", "in networks", "around them", "forwards", "whole: ours is", "around: ours is")
     print(f"{'1080p':<24}" + "".join(f"{name:>17}" for name in columns))

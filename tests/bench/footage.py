@@ -18,7 +18,7 @@ from PIL import Image
 
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.clip import ClipLimits
-from nanoswap.pipelines.engine import Engine, Pair, Rgb, Source
+from nanoswap.pipelines.engine import Engine, Pair, Request, Rgb, Source
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.image import ImageLimits
 from nanoswap.pipelines.mp4 import Encoder
@@ -126,7 +126,7 @@ class Idle:
         x0, y0, x1, y1 = (int(value) for value in face.box)
         return Roi(x0, y0, x1, y1)
 
-    def swap(self, pairs: Sequence[Pair], source: Source) -> list[Roi]:
+    def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
         return [Roi(0, 0, 0, 0) for _ in pairs]
 
 

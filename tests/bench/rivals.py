@@ -18,7 +18,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from nanoswap.pipelines.ahead import Ahead
-from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.engine import Engine, Request
 from nanoswap.pipelines.mp4 import _OPTIONS, Encoder
 from tests.clips import portrait
 
@@ -78,7 +79,7 @@ def through_files(data: bytes, engine: Engine, encoder: Encoder, folder: Path, k
         for file in files:
             rgb = np.asarray(cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB), np.uint8)
             for face in engine.detect(rgb)[:1]:
-                engine.swap([(rgb, face)], source)
+                engine.swap([(rgb, face)], source, Request(CancelToken()))
             cv2.imwrite(str(file), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         silent = folder / "silent.mp4"
         with av.open(str(silent), "w") as out:

@@ -23,6 +23,7 @@ from nanoswap.pipelines.align import cut, to_crop
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
 from nanoswap.pipelines.blob import Scaling, to_blob
 from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.engine import Request
 from nanoswap.pipelines.engines import EngineUnknown, EngineUnusable, Runtime, check_engine, load_engine
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.image import ImageLimits, decode
@@ -43,6 +44,7 @@ from tests.stand_ins.swapper import swapper
 pytestmark = pytest.mark.filterwarnings("ignore:.estimate. is deprecated:FutureWarning")
 
 ALL = ("2d106det", "xseg_1", "gfpgan_1_4")
+REQUEST = Request(CancelToken())
 ONE = Runtime(threads=1, batching=Batching(most=16, wait=0.0))
 
 
@@ -194,7 +196,7 @@ def test_every_step_and_the_result_are_insightfaces(models: Path) -> None:
     expected = np.ascontiguousarray(frame[..., ::-1])
     for face in faces:
         expected = theirs.get(expected, SimpleNamespace(kps=face.points), SimpleNamespace(normed_embedding=known))
-    ours.swap([(frame, face) for face in faces], source)
+    ours.swap([(frame, face) for face in faces], source, REQUEST)
     assert np.abs(frame[..., ::-1].astype(int) - expected).max() <= 1
 
 
@@ -206,9 +208,9 @@ def test_many_faces_at_once_are_as_one_by_one(models: Path) -> None:
     source = ours.prepare(portrait("hopper"), ours.detect(portrait("hopper"))[0])
     together, apart = crowd(), crowd()
     faces = ours.detect(together)
-    ours.swap([(together, face) for face in faces], source)
+    ours.swap([(together, face) for face in faces], source, REQUEST)
     for face in faces:
-        ours.swap([(apart, face)], source)
+        ours.swap([(apart, face)], source, REQUEST)
     assert np.abs(together.astype(int) - apart).max() <= 1
     assert (together != crowd()).any()
 
@@ -258,14 +260,14 @@ def test_people_who_come_together_share_a_forward(models: Path, counted: Counter
     alone = {}
     for taker, giver in jobs:
         alone[taker, giver] = pictures[taker].copy()
-        ours.swap([(alone[taker, giver], faces[taker])], sources[giver])
+        ours.swap([(alone[taker, giver], faces[taker])], sources[giver], REQUEST)
     counted.clear()
     results = {job: pictures[job[0]].copy() for job in jobs}
     start = threading.Barrier(len(jobs))
 
     def work(job: tuple[str, str]) -> None:
         start.wait()
-        ours.swap([(results[job], faces[job[0]])], sources[job[1]])
+        ours.swap([(results[job], faces[job[0]])], sources[job[1]], REQUEST)
 
     threads = [threading.Thread(target=work, args=(job,)) for job in jobs]
     for thread in threads:
@@ -372,7 +374,7 @@ def swapped(ours: NeuralEngine, frame: np.ndarray) -> np.ndarray:
     giver = portrait("hopper")
     source = ours.prepare(giver, ours.detect(giver)[0])
     done = frame.copy()
-    ours.swap([(done, face) for face in ours.detect(frame)], source)
+    ours.swap([(done, face) for face in ours.detect(frame)], source, REQUEST)
     return done
 
 
@@ -392,7 +394,7 @@ def test_what_is_in_front_of_a_face_stays_there(models: Path) -> None:
         ours = engine(models, uses=uses)
         source = ours.prepare(portrait("hopper"), ours.detect(portrait("hopper"))[0])
         done = bar.copy()
-        ours.swap([(done, face)], source)
+        ours.swap([(done, face)], source, REQUEST)
         off = np.abs(done[y - 3 : y + 3, x - 20 : x + 20].astype(int) - (0, 255, 0)).max()
         assert (off <= 2) == stays
         assert np.abs(done[centre(face)].astype(int) - bar[centre(face)]).mean() > 8
@@ -407,7 +409,7 @@ def test_restorer_keeps_off_what_is_in_front(models: Path) -> None:
     ours = engine(models, uses=("xseg_1", "gfpgan_1_4"))
     source = ours.prepare(portrait("hopper"), ours.detect(portrait("hopper"))[0])
     done = frame.copy()
-    ours.swap([(done, face)], source)
+    ours.swap([(done, face)], source, REQUEST)
     inside = np.s_[y - 3 : y + 3, x - 20 : x + 20]
     assert np.abs(done[inside].astype(int) - frame[inside]).max() <= 2
     assert (done[centre(face)] != frame[centre(face)]).any()
@@ -423,8 +425,8 @@ def test_part_of_a_picture_is_painted_as_in_the_whole(models: Path, style: Style
         roi = ours.footprint(face).clip(1920, 1080)
         part = whole[roi.slices].copy()
         here = face.moved(np.ones(2, np.float32), np.array([-roi.x0, -roi.y0], np.float32), (roi.width, roi.height))
-        ours.swap([(whole, face)], source)
-        ours.swap([(part, here)], source)
+        ours.swap([(whole, face)], source, REQUEST)
+        ours.swap([(part, here)], source, REQUEST)
         assert np.abs(whole[roi.slices].astype(int) - part).max() <= 2
 
 
@@ -524,7 +526,7 @@ def test_face_at_the_very_edge_and_beyond(models: Path) -> None:
     face = ours.detect(frame)[0]
     for shift in ((-200, 0), (250, -90), (4000, 4000)):
         moved = face.moved(np.ones(2, np.float32), np.array(shift, np.float32), face.frame)
-        (roi,) = ours.swap([(frame, moved)], source)
+        (roi,) = ours.swap([(frame, moved)], source, REQUEST)
         assert roi.clip(512, 512) == roi or roi.empty
 
 
@@ -565,7 +567,7 @@ def test_source_of_another_engine_is_refused(models: Path) -> None:
     giver = portrait("hopper")
     source = mesh.prepare(giver, mesh.detect(giver)[0])
     with pytest.raises(TypeError, match="another engine"):
-        engine(models).swap([(giver.copy(), engine(models).detect(giver)[0])], source)
+        engine(models).swap([(giver.copy(), engine(models).detect(giver)[0])], source, REQUEST)
 
 
 def test_result_of_a_whole_request_is_a_picture(models: Path) -> None:

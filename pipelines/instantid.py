@@ -1,0 +1,223 @@
+"""The flagship: a face made anew by SDXL, in the place of another, as InstantID says whose it is (arXiv 2401.07519).
+
+The face is cut out upright and with room around it, because the network was trained on heads; the part of it that is a
+face is made anew from noise, at the place that five points say and with the identity that sixteen tokens carry; and
+only that part is put back, so that everything else of the picture stays the person's own, bit for bit. All faces that
+are on their way, of this picture and of other people's, share the steps of one network: see `step_batch` and
+`denoiser`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from nanoswap.pipelines import tone
+from nanoswap.pipelines.align import FFHQ, Matrix, cut, finer, place, similarity
+from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks, looked_at
+from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.denoiser import CELL, Denoiser, Denoising
+from nanoswap.pipelines.engine import Pair, Request, Rgb, Source
+from nanoswap.pipelines.face import Face, Floats
+from nanoswap.pipelines.identity import Identity
+from nanoswap.pipelines.keypoint_picture import keypoint_picture
+from nanoswap.pipelines.latents import Autoencoder, to_tensor
+from nanoswap.pipelines.masks import Occluder, region, soft_box
+from nanoswap.pipelines.paste import Mask, paste
+from nanoswap.pipelines.roi import Roi
+from nanoswap.pipelines.step_batch import StepBatcher
+from nanoswap.pipelines.style import Style
+
+# Faces in a crop are this much smaller than in FFHQ's, which leaves no room at the sides: at least 40 % around the face
+# are needed, most of it above (Bing-su/adetailer#609; InstantID was trained on whole heads).
+_ROOM: Final = 0.82
+#: The five points in a crop of side 1.
+POINTS: Final[Floats] = ((FFHQ / np.float32(512) - 0.5) * _ROOM + 0.5).astype(np.float32)
+# Where there are no dense landmarks, the face is an oval: its middle and its half axes in a crop of side 1.
+_OVAL: Final = ((0.5, 0.55), (0.27, 0.31))
+_SOFT: Final = 0.03  # of the crop's side: the oval's edge
+_SEEN: Final = 16  # of 255: a latent whose pixels are painted less than this stays as it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """What the engine is made of; what is None is left out."""
+
+    detector: Detector
+    encoder: Encoder
+    identity: Identity
+    autoencoder: Autoencoder
+    denoiser: Denoiser
+    landmarks: Landmarks | None = None
+    occluder: Occluder | None = None
+
+
+class IdentitySource:
+    """Whose face it is to be: tokens of each adapter, (R, 1, n, D); see `Denoising`."""
+
+    __slots__ = ("tokens",)
+
+    def __init__(self, tokens: Sequence[Tensor]) -> None:
+        self.tokens = tuple(tokens)
+
+    def wipe(self) -> None:
+        for each in self.tokens:
+            each.zero_()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Crop:
+    """A face cut out: uint8 (S, S, 3); picture to crop; what is painted, uint8 (S, S)."""
+
+    pixels: Rgb
+    matrix: Matrix
+    mask: Mask
+
+    def wipe(self) -> None:
+        self.pixels.fill(0)
+        self.mask.fill(0)
+
+
+class InstantIdEngine:
+    """Implements `Engine`. Thread safe; the more threads are in `swap`, the fuller are the steps.
+
+    step_batch, admitted: see `StepBatcher`; the first is at most the second.
+    """
+
+    def __init__(self, name: str, networks: Networks, style: Style, *, step_batch: int, admitted: int) -> None:
+        self.name = name
+        self.batch = step_batch
+        self._nets, self._style = networks, style
+        self._steps: StepBatcher[Denoising] = StepBatcher(networks.denoiser.step, most=step_batch, admitted=admitted)
+
+    def warm(self) -> None:
+        """Swap a grey face once in every size, so that the first person doesn't wait for what is only done once; where
+        the networks are compiled, also for every size of a batch."""
+        nets = self._nets
+        source = IdentitySource(nets.identity.nobody())
+        for size in nets.denoiser.recipe.sizes:
+            rgb = np.full((size, size, 3), 127, np.uint8)
+            points = POINTS * np.float32(size)
+            face = Face(box=np.array([0, 0, size, size], np.float32), points=points, score=1.0, frame=(size, size))
+            self.swap([(rgb, face)], source, Request(CancelToken()))
+            for rows in nets.denoiser.rows:
+                if rows <= self.batch:
+                    jobs = [self._begin(self._cut(rgb, face), face, source, seed) for seed in range(rows)]
+                    nets.denoiser.step(jobs)
+
+    def detect(self, rgb: Rgb) -> tuple[Face, ...]:
+        return self._nets.detector(rgb)
+
+    def recognise(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
+        return self._nets.encoder(rgb, faces)
+
+    def prepare(self, rgb: Rgb, face: Face) -> IdentitySource:
+        embedding = self._nets.encoder.raw(rgb, face)
+        try:
+            return IdentitySource(self._nets.identity(embedding, rgb, face))
+        finally:
+            embedding.fill(0)
+
+    def footprint(self, face: Face) -> Roi:
+        corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)], np.float64)
+        every = [place(cv2.invertAffineTransform(_to_crop(face, 1)), corners)]
+        if self._nets.landmarks is not None:
+            every.append(np.array(looked_at(face), np.float32).reshape(2, 2))
+        low, high = np.floor(np.vstack(every).min(0)), np.ceil(np.vstack(every).max(0)) + 1
+        return Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+
+    def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
+        """Raises `TypeError` for another engine's source, `ValueError` for more than `batch` pairs, `Cancelled`."""
+        if not isinstance(source, IdentitySource):
+            raise TypeError("a source that another engine prepared")
+        if len(pairs) > self.batch:
+            raise ValueError(f"{len(pairs)} faces in one call, and {self.batch} are most")
+        if not pairs:
+            return []
+        crops: list[_Crop] = []
+        jobs: list[Denoising] = []
+
+        def begin(rgb: Rgb, face: Face) -> Callable[[], Denoising]:
+            def now() -> Denoising:
+                crops.append(self._cut(rgb, face))
+                jobs.append(self._begin(crops[-1], face, source, request.seed))
+                return jobs[-1]
+
+            return now
+
+        try:
+            self._steps.run([begin(*pair) for pair in pairs], request.cancel)
+            touched = []
+            for (rgb, _), crop, job in zip(pairs, crops, jobs, strict=True):
+                new = self._nets.autoencoder.decode(job.latents)
+                if self._style.tone:
+                    tone.match(new, crop.pixels, crop.mask)
+                touched.append(paste(rgb, new, crop.mask, crop.matrix))
+                new.fill(0)
+            return touched
+        finally:
+            for crop in crops:
+                crop.wipe()
+            for job in jobs:
+                job.wipe()
+
+    def _cut(self, rgb: Rgb, face: Face) -> _Crop:
+        reach = 1 / float(np.sqrt(np.linalg.det(_to_crop(face, 1)[:, :2])))
+        size = self._nets.denoiser.recipe.size(reach)
+        matrix = _to_crop(face, size)
+        pixels = _shrunk(rgb, matrix, size, max(1, int(reach / size)))
+        mask = _oval(size) if self._nets.landmarks is None else self._region(rgb, face, matrix, size)
+        np.minimum(mask, soft_box(size), out=mask)
+        if self._nets.occluder is not None:
+            (seen,) = self._nets.occluder([pixels])
+            np.minimum(mask, seen, out=mask)
+        return _Crop(pixels, matrix, mask)
+
+    def _region(self, rgb: Rgb, face: Face, matrix: Matrix, size: int) -> Mask:
+        assert self._nets.landmarks is not None
+        (dense,) = self._nets.landmarks([rgb], [face])
+        return region(place(matrix, dense), size)
+
+    def _begin(self, crop: _Crop, face: Face, source: IdentitySource, seed: int) -> Denoising:
+        size = len(crop.pixels)
+        picture = keypoint_picture(place(crop.matrix, face.points), size)
+        original = self._nets.autoencoder.encode(crop.pixels)
+        mask = cells(crop.mask).to(original.device)
+        hint = to_tensor(picture, original.device)
+        return self._nets.denoiser.begin(original, mask, hint, source.tokens, seed)
+
+
+def cells(mask: Mask) -> Tensor:
+    """uint8 (S, S) to float32 (1, 1, S / 8, S / 8): 1 for every latent of which some pixel will be seen."""
+    side = len(mask) // CELL
+    most = mask.reshape(side, CELL, side, CELL).max((1, 3))
+    return torch.from_numpy((most >= _SEEN).astype(np.float32))[None, None]
+
+
+def _to_crop(face: Face, size: int) -> Matrix:
+    """Picture to a crop of `size` px, the eyes level."""
+    return similarity(face.points, POINTS * np.float32(size))
+
+
+def _shrunk(rgb: Rgb, matrix: Matrix, size: int, k: int) -> Rgb:
+    """The crop, of the means of `k` by `k` pixels: without, a face of more pixels than the crop has would lose some and
+    keep others."""
+    if k == 1:
+        return cut(rgb, matrix, size)
+    fine = cut(rgb, finer(matrix, k), size * k)
+    crop = np.asarray(cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+    fine.fill(0)
+    return crop
+
+
+def _oval(size: int) -> Mask:
+    mask = np.zeros((size, size), np.uint8)
+    (x, y), (across, down) = ((round(a * size), round(b * size)) for a, b in _OVAL)
+    cv2.ellipse(mask, (x, y), (across, down), 0, 0, 360, 255, -1)
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), size * _SOFT), np.uint8)
