@@ -84,6 +84,7 @@ class Denoising:
     def done(self) -> bool:
         return self.index == len(self.schedule.timesteps)
 
+    @torch.inference_mode()
     def wipe(self) -> None:
         """Overwrite all that is of this face; the tokens are their source's."""
         for each in (self.original, self.noise, self.mask, self.hint, self.latents):

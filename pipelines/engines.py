@@ -122,10 +122,8 @@ def _check_device(runtime: Runtime, torch: bool) -> None:
 
 
 def _check_diffusion(entry: EngineEntry, manifest: Manifest, runtime: Runtime) -> None:
-    from nanoswap.pipelines.instantid_load import DTYPES
-
-    if runtime.dtype not in DTYPES:
-        raise EngineUnusable(f"the engine '{entry.name}' runs in {' or '.join(DTYPES)}, not {runtime.dtype}")
+    if runtime.dtype == "float16":
+        raise EngineUnusable(f"the engine '{entry.name}' overflows in float16 (SDXL's autoencoder does): use bfloat16")
     if runtime.device == "cpu" and not all(manifest.models[name].stand_in for name in entry.needs):
         raise EngineUnusable(
             f"the engine '{entry.name}' needs a GPU, a swap would take minutes without: "
@@ -182,7 +180,7 @@ def _instantid(entry: EngineEntry, manifest: Manifest, store: ModelStore, runtim
     from nanoswap.pipelines.denoiser import Denoiser
     from nanoswap.pipelines.identity import Identity
     from nanoswap.pipelines.instantid import InstantIdEngine, Networks
-    from nanoswap.pipelines.instantid_load import DTYPES, load_parts
+    from nanoswap.pipelines.instantid_load import load_parts
     from nanoswap.pipelines.latents import Autoencoder
     from nanoswap.pipelines.masks import Occluder
     from nanoswap.pipelines.onnx_net import OnnxNet
@@ -193,7 +191,8 @@ def _instantid(entry: EngineEntry, manifest: Manifest, store: ModelStore, runtim
         torch.set_num_threads(runtime.threads)
     roles: dict[Role, str] = {manifest.models[name].role: name for name in _present(entry, store)}
     files: dict[Role, bytes] = {role: store.read(name) for role, name in roles.items()}
-    loaded = load_parts(files, recipe, device=runtime.device, dtype=runtime.dtype)
+    dtype: torch.dtype = getattr(torch, runtime.dtype)
+    loaded = load_parts(files, recipe, device=runtime.device, dtype=dtype)
 
     def net(role: Role) -> OnnxNet:
         return OnnxNet(files[role], device=runtime.device, threads=runtime.threads, batching=runtime.batching)
@@ -205,9 +204,7 @@ def _instantid(entry: EngineEntry, manifest: Manifest, store: ModelStore, runtim
             encoder=Encoder(net("encoder"), files["encoder"]),
             identity=Identity(loaded.resampler, guided=recipe.guided),
             autoencoder=Autoencoder(loaded.vae),
-            denoiser=Denoiser(
-                loaded.parts, recipe, device=runtime.device, dtype=DTYPES[runtime.dtype], compile=runtime.compile
-            ),
+            denoiser=Denoiser(loaded.parts, recipe, device=runtime.device, dtype=dtype, compile=runtime.compile),
             landmarks=Landmarks(net("landmarks"), files["landmarks"]) if "landmarks" in files else None,
             occluder=Occluder(net("occluder")) if "occluder" in files else None,
         ),

@@ -66,6 +66,7 @@ class IdentitySource:
     def __init__(self, tokens: Sequence[Tensor]) -> None:
         self.tokens = tuple(tokens)
 
+    @torch.inference_mode()
     def wipe(self) -> None:
         for each in self.tokens:
             each.zero_()

@@ -25,8 +25,6 @@ from nanoswap.pipelines.denoiser import Parts
 from nanoswap.pipelines.manifest import Role
 from nanoswap.pipelines.recipe import Recipe
 
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""float16 is not among them: SDXL's autoencoder overflows in it."""
 _BEGIN: Final = "<|startoftext|>"  # OpenAI CLIP's vocabulary
 _END: Final = "<|endoftext|>"
 _LONGEST: Final = 77  # tokens
@@ -42,27 +40,27 @@ class Loaded:
     resampler: Any
 
 
-def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtype: str) -> Loaded:
-    """The parts of an `instantid` engine, of what the manifest says that it needs. dtype: one of `DTYPES`.
+def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtype: torch.dtype) -> Loaded:
+    """The parts of an `instantid` engine, of what the manifest says that it needs.
 
     Raises whatever diffusers, transformers, torch and json raise for files that are not what they should be.
     """
-    kind = DTYPES[dtype]
     # They tell the operator's log about libraries that are not needed here.
     for library in (diffusers, transformers):
         said: Any = library.utils.logging
         said.set_verbosity_error()
-    unet = _network(UNet, files["unet"], files["unet_config"]).to(device, kind)
-    identity_net = _network(ControlNetModel, files["identity_net"], files["identity_net_config"]).to(device, kind)
-    vae = _network(AutoencoderKL, files["vae"], files["vae_config"]).to(device, kind)
+        said.disable_progress_bar()
+    unet = _network(UNet, files["unet"], files["unet_config"]).to(device, dtype)
+    identity_net = _network(ControlNetModel, files["identity_net"], files["identity_net_config"]).to(device, dtype)
+    vae = _network(AutoencoderKL, files["vae"], files["vae_config"]).to(device, dtype)
     vocabulary, merges = _words(files["vocabulary"], files["merges"])
     text = transformers.CLIPTextModel
     pipeline: Any = StableDiffusionXLPipeline(
         vae=vae,
-        text_encoder=_encoder(text, files["text_encoder"], files["text_encoder_config"]).to(device, kind),
+        text_encoder=_encoder(text, files["text_encoder"], files["text_encoder_config"]).to(device, dtype),
         text_encoder_2=_encoder(
             transformers.CLIPTextModelWithProjection, files["text_encoder_2"], files["text_encoder_2_config"]
-        ).to(device, kind),
+        ).to(device, dtype),
         tokenizer=_tokenizer(vocabulary, merges, pad=_END),
         tokenizer_2=_tokenizer(vocabulary, merges, pad=_PAD_2),
         unet=unet,
@@ -83,7 +81,7 @@ def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtyp
     # The tokens are made once per face, not once per step.
     unet.encoder_hid_proj = nn.Identity()
     for network in (unet, identity_net, vae, resampler):
-        network.to(device, kind).eval().requires_grad_(False)
+        network.to(device, dtype).eval().requires_grad_(False)
     if device.startswith("cuda"):
         for network in (unet, identity_net, vae):
             network.to(memory_format=torch.channels_last)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -32,15 +35,25 @@ FILES: dict[str, Callable[[], onnx.ModelProto]] = {
     "inception": features,
 }
 ENGINES = ("mesh", "inswapper", "hyperswap")
+DIFFUSION = ("instantid", "instantid-quality")
+#: In place of the real recipes': what runs on a processor.
+SMALL: dict[str, Any] = {"sizes": (64, 128), "prompt": "of a person"}
 
 
 def write(folder: Path, leave_out: Collection[str] = ()) -> Path:
-    """Write the files, and `models.toml`, whose path is returned. `leave_out`: models whose files are not written."""
+    """Write the files, and `models.toml`, whose path is returned. `leave_out`: models whose files are not written.
+    What torch is needed for is left out of both where there is no torch."""
     folder.mkdir(parents=True, exist_ok=True)
     real = Manifest.read()
+    files = {name: make().SerializeToString() for name, make in FILES.items()}
+    engines = list(ENGINES)
+    if find_spec("torch") is not None:
+        from tests.stand_ins.diffusion import diffusion_files
+
+        files |= diffusion_files()
+        engines += DIFFUSION
     text = ["[licences.none]", 'title = "Made for tests"', 'source = "tests/stand_ins"', "commercial = true"]
-    for name, make in FILES.items():
-        data = make().SerializeToString()
+    for name, data in files.items():
         known = real.models.get(name)
         file = known.file if known else f"{name}.onnx"
         if name not in leave_out:
@@ -57,18 +70,24 @@ def write(folder: Path, leave_out: Collection[str] = ()) -> Path:
             "use": "A stand-in for tests. What it makes means nothing.",
             "stand_in": True,
         }
-        text += [f"[models.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in entry.items())]
+        text += [f"[models.{name}]", *_lines(entry)]
         if known and known.parameters:
-            pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in known.parameters.items())
+            pairs = ", ".join(_lines(known.parameters))
             text.append(f"parameters = {{ {pairs} }}")
-    for name in ENGINES:
+    for name in engines:
         engine = real.engines[name]
         entry = {"label": engine.label, "kind": engine.kind, "licence": engine.licence}
         entry |= {"needs": list(engine.needs), "uses": list(engine.uses)} if engine.needs else {}
-        text += [f"[engines.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in entry.items())]
+        text += [f"[engines.{name}]", *_lines(entry)]
+        if engine.recipe is not None:
+            text += [f"[engines.{name}.recipe]", *_lines(asdict(replace(engine.recipe, **SMALL)))]
     path = folder / "models.toml"
     path.write_text("\n".join(text) + "\n", encoding="utf-8")
     return path
+
+
+def _lines(entry: Mapping[str, Any]) -> list[str]:
+    return [f"{key} = {json.dumps(value)}" for key, value in entry.items()]
 
 
 if __name__ == "__main__":
