@@ -46,16 +46,16 @@ def choose(buckets: Sequence[Hashable], served: Mapping[Hashable, int], most: in
 
 
 class _Place(Generic[J]):
-    __slots__ = ("busy", "error", "job")
+    __slots__ = ("busy", "cancel", "error", "job")
 
-    def __init__(self, job: J) -> None:
-        self.job = job
+    def __init__(self, job: J, cancel: CancelToken) -> None:
+        self.job, self.cancel = job, cancel
         self.busy = False  # a step of it is being made
         self.error: BaseException | None = None
 
     @property
     def waits(self) -> bool:
-        return not self.busy and self.error is None and not self.job.done
+        return not (self.busy or self.error or self.job.done or self.cancel.cancelled)
 
 
 class StepBatcher(Generic[J]):
@@ -85,7 +85,7 @@ class StepBatcher(Generic[J]):
         try:
             for begin in begins:
                 cancel.check()
-                places.append(_Place(begin()))
+                places.append(_Place(begin(), cancel))
             with self._changed:
                 self._on_way += places
             while batch := self._turn(places, cancel):
@@ -123,8 +123,8 @@ class StepBatcher(Generic[J]):
                             raise place.error
                     if all(place.job.done for place in places):
                         return []
-                if not self._led:
-                    waiting = [place for place in self._on_way if place.waits]
+                waiting = [place for place in self._on_way if place.waits]
+                if waiting and not self._led:
                     buckets = [place.job.bucket for place in waiting]
                     batch = [waiting[index] for index in choose(buckets, self._served, self._most)]
                     self._round += 1

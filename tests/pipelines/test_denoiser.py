@@ -1,0 +1,342 @@
+"""The flagship's steps, on random weights in the published files' layout, read by the real loaders: what they give is
+what the published method gives, and nobody's face touches anybody else's."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+if os.environ.get("NANOSWAP_REQUIRE_TORCH") != "1":
+    pytest.importorskip("torch", reason="torch isn't installed, and engines of diffusion are optional")
+
+import torch
+from diffusers import ControlNetModel, EulerDiscreteScheduler, StableDiffusionXLControlNetInpaintPipeline
+from torch import Tensor
+
+from nanoswap.pipelines.denoiser import Denoiser, Denoising, Schedule
+from nanoswap.pipelines.identity import Identity
+from nanoswap.pipelines.instantid_load import Loaded, load_parts
+from nanoswap.pipelines.manifest import Manifest
+from nanoswap.pipelines.recipe import Recipe
+from tests.stand_ins import diffusion
+
+FAST = Recipe(steps=4, sizes=(64, 128), strength=0.75, face_scale=0.6, prompt="of a person")
+GUIDED = Recipe(steps=6, sizes=(64, 128), spacing="leading", guidance=5.0, prompt="of a person", negative="of")
+SIZE = 64
+CELLS = SIZE // 8
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    """Tiny tensors: more threads only spin against each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def files() -> Mapping[Any, bytes]:
+    manifest, made = Manifest.read(), diffusion.diffusion_files()
+    return {manifest.models[name].role: data for name, data in made.items() if name != "sdxl_lightning_4step"}
+
+
+def loaded(recipe: Recipe) -> Loaded:
+    return load_parts(files(), recipe, device="cpu", dtype=torch.float32)
+
+
+@cache
+def ours(recipe: Recipe) -> tuple[Denoiser, Identity, Loaded]:
+    parts = loaded(recipe)
+    denoiser = Denoiser(parts.parts, recipe, device="cpu", dtype=torch.float32, compile=False)
+    return denoiser, Identity(parts.resampler, guided=recipe.guided), parts
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def embedding(seed: int) -> np.ndarray:
+    return np.asarray(np.random.default_rng(seed).normal(size=512) * 1.2, np.float32)
+
+
+def tokens(recipe: Recipe, person: int) -> list[Tensor]:
+    return ours(recipe)[1](embedding(person), None, None)  # type: ignore[arg-type]
+
+
+def middle() -> Tensor:
+    mask = torch.zeros(1, 1, CELLS, CELLS)
+    mask[..., 2:6, 1:7] = 1
+    return mask
+
+
+def begin(recipe: Recipe, person: int, seed: int, picture: int = 3, crop: int = 4, size: int = SIZE) -> Denoising:
+    cells = size // 8
+    mask = torch.nn.functional.interpolate(middle(), (cells, cells))
+    hint = (random(picture, 1, 3, size, size) > 1).float()
+    return ours(recipe)[0].begin(random(crop, 1, 4, cells, cells), mask, hint, tokens(recipe, person), seed)
+
+
+def finish(recipe: Recipe, *jobs: Denoising) -> list[Tensor]:
+    while any(not job.done for job in jobs):
+        ours(recipe)[0].step([job for job in jobs if not job.done])
+    return [job.latents for job in jobs]
+
+
+# What is published, as a pipeline: diffusers' own inpainting, with the two changes that InstantID is.
+
+
+class IdentityNet(ControlNetModel):
+    face: Tensor | None = None
+
+    def forward(self, sample: Any, timestep: Any, encoder_hidden_states: Any, *more: Any, **named: Any) -> Any:
+        return super().forward(sample, timestep, self.face, *more, **named)
+
+
+class Published(StableDiffusionXLControlNetInpaintPipeline):
+    original: Tensor | None = None
+
+    def _encode_vae_image(self, image: Any, generator: Any) -> Any:
+        return self.original
+
+    def prepare_ip_adapter_image_embeds(self, image: Any, embeds: Any, device: Any, count: int, cfg: bool) -> Any:
+        rows = [torch.cat([torch.zeros_like(e), e])[:, None] if cfg else e[:, None] for e in embeds]
+        self.controlnet.face = self.unet.encoder_hid_proj(rows)[0][:, 0]
+        return rows
+
+
+def published(recipe: Recipe, person: int, seed: int, picture: int, crop: int) -> Tensor:
+    net = IdentityNet(**{k: v for k, v in diffusion.identity_net().config.items() if not k.startswith("_")})
+    net.load_state_dict(diffusion.identity_net().state_dict())
+    unet = type(diffusion.unet()).from_config(diffusion.unet().config)
+    unet.load_state_dict(diffusion.unet().state_dict())
+    from nanoswap.pipelines.instantid_load import _tokenizer, _words
+
+    words = _words(*(diffusion.diffusion_files()[name] for name in ("clip_vocabulary", "clip_merges")))
+    pipe: Any = Published(
+        vae=diffusion.vae(),
+        text_encoder=diffusion.text_encoder(False),
+        text_encoder_2=diffusion.text_encoder(True),
+        tokenizer=_tokenizer(*words, pad="<|endoftext|>"),
+        tokenizer_2=_tokenizer(*words, pad="!"),
+        unet=unet,
+        controlnet=net,
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing=recipe.spacing,
+        ),
+        add_watermarker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_ip_adapter(
+        diffusion.face_adapter(), subfolder="", weight_name="", image_encoder_folder=None, low_cpu_mem_usage=False
+    )
+    pipe.set_ip_adapter_scale(recipe.face_scale)
+    pipe.original = random(crop, 1, 4, CELLS, CELLS)
+    mask = torch.nn.functional.interpolate(middle(), (SIZE, SIZE))
+    made: Tensor = pipe(
+        prompt=recipe.prompt,
+        negative_prompt=recipe.negative or None,
+        image=torch.zeros(1, 3, SIZE, SIZE),
+        mask_image=mask,
+        control_image=(random(picture, 1, 3, SIZE, SIZE) > 1).float(),
+        ip_adapter_image_embeds=[torch.from_numpy(embedding(person))[None, None]],
+        strength=recipe.strength,
+        num_inference_steps=recipe.steps,
+        guidance_scale=recipe.guidance,
+        controlnet_conditioning_scale=recipe.net_scale,
+        generator=torch.Generator().manual_seed(seed),
+        height=SIZE,
+        width=SIZE,
+        output_type="latent",
+    ).images
+    return made
+
+
+@pytest.mark.parametrize("recipe", [FAST, GUIDED], ids=["fast", "guided"])
+def test_latents_are_those_of_the_published_method(recipe: Recipe) -> None:
+    theirs = published(recipe, person=1, seed=7, picture=3, crop=4)
+    (mine,) = finish(recipe, begin(recipe, 1, 7))
+    assert float((mine - theirs).abs().max()) < 2e-4 * float(theirs.abs().mean())
+    (other,) = finish(recipe, begin(recipe, 2, 7))
+    assert float((other - theirs).abs().max()) > 0.01 * float(theirs.abs().mean())
+
+
+@pytest.mark.parametrize("recipe", [FAST, GUIDED], ids=["fast", "guided"])
+def test_row_is_never_touched_by_whose_face_its_neighbours_are(recipe: Recipe) -> None:
+    """diffusers#9813: with diffusers' own pipeline it is."""
+    alike = finish(recipe, begin(recipe, 1, 7), begin(recipe, 2, 8), begin(recipe, 3, 9))
+    others = finish(recipe, begin(recipe, 1, 7), begin(recipe, 4, 5, picture=6, crop=2), begin(recipe, 3, 9))
+    assert torch.equal(alike[0], others[0])
+    assert torch.equal(alike[2], others[2])
+    assert not torch.allclose(alike[1], others[1], atol=0.1)
+
+
+@pytest.mark.parametrize("recipe", [FAST, GUIDED], ids=["fast", "guided"])
+def test_neighbours_at_other_steps_make_no_difference(recipe: Recipe) -> None:
+    (alone,) = finish(recipe, begin(recipe, 1, 7))
+    mine, early, late = begin(recipe, 1, 7), begin(recipe, 2, 8), begin(recipe, 3, 9)
+    denoiser = ours(recipe)[0]
+    denoiser.step([early])
+    denoiser.step([early, mine])
+    denoiser.step([late, mine])
+    assert {early.index, mine.index, late.index} == {1, 2}
+    together = finish(recipe, early, mine, late)
+    assert float((together[1] - alone).abs().max()) < 1e-3
+    assert torch.equal(finish(recipe, begin(recipe, 1, 7))[0], alone)
+
+
+def test_everything_that_should_changes_the_face() -> None:
+    base = finish(FAST, begin(FAST, 1, 7))[0]
+    for other in (begin(FAST, 2, 7), begin(FAST, 1, 8), begin(FAST, 1, 7, picture=5), begin(FAST, 1, 7, crop=5)):
+        assert float((finish(FAST, other)[0] - base).abs().max()) > 0.05
+
+
+def test_outside_the_mask_the_crop_comes_back() -> None:
+    job = begin(FAST, 1, 7)
+    outside = middle().expand(1, 4, -1, -1) == 0
+    (made,) = finish(FAST, job)
+    assert torch.equal(made[outside], job.original[outside])
+    assert not torch.allclose(made[~outside], job.original[~outside], atol=0.1)
+
+
+def test_no_prompt_is_not_the_prompt() -> None:
+    prompt = ours(FAST)[2].parts.prompt
+    assert prompt.shape == (1, 77, diffusion.CROSS)
+    assert ours(GUIDED)[2].parts.prompt.shape == (2, 77, diffusion.CROSS)
+    assert not torch.allclose(loaded(replace(FAST, prompt="")).parts.prompt, prompt)
+    # The one word of the merges is a word and not two letters.
+    from nanoswap.pipelines.instantid_load import _tokenizer, _words
+
+    words = _words(*(diffusion.diffusion_files()[name] for name in ("clip_vocabulary", "clip_merges")))
+    tokenizer = _tokenizer(*words, pad="!")
+    said = tokenizer("of", padding="max_length", max_length=77).input_ids
+    vocabulary = diffusion.vocabulary()
+    assert said[:3] == [0, vocabulary["of</w>"], 1]
+    assert set(said[3:]) == {vocabulary["!"]}
+
+
+def test_schedule_is_diffusers_own() -> None:
+    fast = Schedule.of(FAST)
+    assert fast.timesteps == (749, 499, 249)
+    assert len(fast.sigmas) == 4
+    assert fast.sigmas[-1] == 0
+    assert sorted(fast.sigmas, reverse=True) == list(fast.sigmas)
+    whole = Schedule.of(replace(FAST, strength=1.0))
+    assert whole.timesteps == (999, 749, 499, 249)
+    assert len(Schedule.of(replace(GUIDED, steps=30, strength=0.8)).timesteps) == 24
+
+
+def test_step_that_fails_takes_nobody_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser, *_ = ours(FAST)
+    jobs = [begin(FAST, 1, 7), begin(FAST, 2, 8)]
+    before = [job.latents.clone() for job in jobs]
+
+    def breaks(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ours(FAST)[2].parts.unet, "forward", breaks)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            denoiser.step(jobs)
+    assert [job.index for job in jobs] == [0, 0]
+    assert all(torch.equal(job.latents, was) for job, was in zip(jobs, before, strict=True))
+
+
+def test_wiped_of_everything() -> None:
+    job = begin(FAST, 1, 7)
+    ours(FAST)[0].step([job])
+    held = [job.latents, job.original, job.noise, job.mask, job.hint]
+    assert all(bool(each.any()) for each in held)
+    job.wipe()
+    assert not any(bool(each.any()) for each in held)
+
+
+def test_compiled_once_and_not_again_for_another_person() -> None:
+    """Without graph breaks, and the same graphs for every identity, seed and step; batches are filled up."""
+    import torch._dynamo
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    recipe = replace(FAST, sizes=(64,))
+    parts = loaded(recipe)
+    denoiser = Denoiser(parts.parts, recipe, device="cpu", dtype=torch.float32, compile=False)
+    counter = CompileCounter()
+    for network in (parts.parts.unet, parts.parts.identity_net):
+        network.compile(fullgraph=True, backend=counter)
+    denoiser.rows = (1, 4)
+    identity = Identity(parts.resampler, guided=False)
+
+    def job(person: int) -> Denoising:
+        who = identity(embedding(person), None, None)  # type: ignore[arg-type]
+        hint = (random(person, 1, 3, SIZE, SIZE) > 1).float()
+        return denoiser.begin(random(person, 1, 4, CELLS, CELLS), middle(), hint, who, person)
+
+    for count in (1, 4):
+        denoiser.step([job(person) for person in range(count)])
+    seen = counter.frame_count
+    assert seen >= 2
+    jobs = [job(person) for person in range(10, 13)]
+    while not jobs[0].done:
+        denoiser.step(jobs)
+    denoiser.step([job(20)])
+    assert counter.frame_count == seen
+    torch._dynamo.reset()
+    alone = begin(FAST, 12, 12, picture=12, crop=12)
+    assert float((finish(FAST, alone)[0] - jobs[2].latents).abs().max()) < 1e-3
+
+
+def test_resampler_gives_what_its_description_says() -> None:
+    """InstantID's resampler, stated once more in numpy: queries that look at the one embedding and at themselves."""
+    weights = {name: value.double().numpy() for name, value in diffusion.face_adapter()["image_proj"].items()}
+    for person in (1, 2):
+        expected = resampled(weights, embedding(person).astype(np.float64))
+        (given,) = tokens(FAST, person)
+        assert given.shape == (1, 1, 16, diffusion.CROSS)
+        assert np.abs(given[0, 0].numpy() - expected).max() < 2e-5
+    nobody, somebody = tokens(GUIDED, 1)[0][:, 0].numpy()
+    assert np.abs(nobody - resampled(weights, np.zeros(512))).max() < 2e-5
+    assert np.abs(somebody - resampled(weights, embedding(1).astype(np.float64))).max() < 2e-5
+
+
+def resampled(w: dict[str, np.ndarray], raw: np.ndarray) -> np.ndarray:
+    """Depth 4, heads of 64, feed-forward of 4 times the width with GELU; (16, D)."""
+    seen = w["proj_in.weight"] @ raw + w["proj_in.bias"]
+    queries = w["latents"][0]
+    for layer in range(4):
+        p = f"layers.{layer}."
+        told = normal(seen[None], w[p + "0.norm1.weight"], w[p + "0.norm1.bias"])
+        asking = normal(queries, w[p + "0.norm2.weight"], w[p + "0.norm2.bias"])
+        q = asking @ w[p + "0.to_q.weight"].T
+        key, value = np.split(np.vstack([told, asking]) @ w[p + "0.to_kv.weight"].T, 2, axis=1)
+        heads = []
+        for at in range(0, q.shape[1], 64):
+            part = slice(at, at + 64)
+            score = np.exp(q[:, part] @ key[:, part].T / 8)
+            heads.append(score / score.sum(1, keepdims=True) @ value[:, part])
+        queries = queries + np.hstack(heads) @ w[p + "0.to_out.weight"].T
+        wide = normal(queries, w[p + "1.0.weight"], w[p + "1.0.bias"]) @ w[p + "1.1.weight"].T
+        erf = np.vectorize(__import__("math").erf)
+        queries = queries + (0.5 * wide * (1 + erf(wide / np.sqrt(2)))) @ w[p + "1.3.weight"].T
+    return normal(queries @ w["proj_out.weight"].T + w["proj_out.bias"], w["norm_out.weight"], w["norm_out.bias"])
+
+
+def normal(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * scale + shift
+
+
+def test_file_that_lacks_a_weight_or_has_one_too_many_does_not_load() -> None:
+    from safetensors.torch import load, save
+
+    for role in ("unet", "vae", "identity_net", "text_encoder"):
+        good = load(files()[role])
+        name = sorted(key for key in good if key.endswith("weight"))[-1]
+        for bad in ({k: v for k, v in good.items() if k != name}, {**good, "stranger.weight": torch.zeros(2)}):
+            with pytest.raises((RuntimeError, ValueError)):
+                load_parts({**files(), role: save(bad)}, FAST, device="cpu", dtype=torch.float32)
