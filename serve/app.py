@@ -75,7 +75,7 @@ class VideoSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
-        self._engines = self._settings.models.load()
+        self._engines = self._settings.models.load(clips=True)
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
 

@@ -20,7 +20,7 @@ CONSENT = ConsentOut(
 def configuration(settings: Settings, manifest: Manifest) -> ConfigOut:
     """The answer of ``/v1/config``. Raises `KeyError` for an engine that the manifest doesn't have."""
     engines = [
-        EngineOut(name=entry.name, label=entry.label, licence=entry.licence)
+        EngineOut(name=entry.name, label=entry.label, licence=entry.licence, clips=entry.clips, seeded=entry.seeded)
         for entry in (manifest.engines[name] for name in settings.models.engines)
     ]
     return ConfigOut(

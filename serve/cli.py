@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from nanoswap import __version__
@@ -59,8 +59,15 @@ def _fail(text: str, code: int) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Words that make no sense are one line too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"nanoswap: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="nanoswap", description="Swap faces; pictures and clips stay in volatile memory."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -83,9 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     swap.add_argument("-o", "--out", required=True, metavar="OUT")
     swap.add_argument("--faces", default="all", help="all, largest, or face ids with commas between")
     swap.add_argument("--source-face", metavar="ID")
-    swap.add_argument("--engine", metavar="NAME", help="one of the service's engines; default its first")
+    swap.add_argument("--engine", metavar="NAME", help="one of the service's engines; default its first that can")
     swap.add_argument("--format", default="same", choices=["same", "jpeg", "png", "webp", "avif"])
     swap.add_argument("--quality", type=int, default=92)
+    swap.add_argument("--seed", type=int, default=0, metavar="N", help="of a picture: another N, another try")
     swap.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
     swap.add_argument("--consent", action="store_true", help="agree to the consent statement")
     swap.add_argument("--force", action="store_true", help="overwrite OUT")
@@ -153,6 +161,7 @@ def _swap(arguments: argparse.Namespace) -> int:
                 engine=arguments.engine,
                 format=arguments.format,
                 quality=arguments.quality,
+                seed=arguments.seed,
                 at=arguments.at,
                 start=arguments.start,
                 end=arguments.end,

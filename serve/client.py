@@ -35,6 +35,7 @@ _SILENCE = httpx.Timeout(10.0, read=25.0)
 _UPLOAD = httpx.Timeout(10.0, read=180.0, write=60.0)
 #: After these the upload did not count, and the place in line is asked for again.
 _TURN_LOST = frozenset({"grant_expired", "grant_used", "incomplete", "not_found"})
+_A = {"image": "a picture", "video": "a clip"}
 _ENDED = frozenset({"succeeded", "failed", "canceled", "expired", "aborted"})
 
 
@@ -117,6 +118,7 @@ class AsyncClient:
         engine: str | None = None,
         format: str = "same",
         quality: int = 92,
+        seed: int = 0,
         at: float | None = None,
         start: float = 0.0,
         end: float | None = None,
@@ -126,25 +128,28 @@ class AsyncClient:
         """Swap the face of ``source`` into ``target``, a picture or a clip: paths or encoded files.
 
         ``consent``: True says that the statement of ``config()`` is agreed to. ``faces``: all, largest, or ids from
-        ``faces()`` with commas between. ``engine``: one of ``config()["engines"]``, or their first. ``format`` and
-        ``quality`` are for pictures. ``start``, ``end``: seconds of a clip to swap; ``at``: the frame that ``faces``
+        ``faces()`` with commas between. ``engine``: one of ``config()["engines"]``, or the first that swaps such a
+        target. ``format``, ``quality`` and ``seed`` are for pictures; another seed, another picture, by engines that
+        ``config()`` calls seeded. ``start``, ``end``: seconds of a clip to swap; ``at``: the frame that ``faces``
         are from. ``watch`` is called with every snapshot of the ticket.
         """
         if not consent:
             raise RequestError("consent_missing", "Agree to the statement of config()['consent'] first.")
         if not 1 <= quality <= 100:
             raise RequestError("bad_request", "'quality' is a whole number from 1 to 100.")
+        if not 0 <= seed < 2**32:
+            raise RequestError("bad_request", f"'seed' is a whole number from 0 to {2**32 - 1}.")
         files = {"source": client_media.read(source), "target": client_media.read(target)}
         options: dict[str, Any] = {"faces": faces, "source_face": source_face, "engine": engine}
         if client_media.is_clip(files["target"]):
             options |= {"at": at, "start": start, "end": end}
         else:
-            options |= {"format": format, "quality": quality}
+            options |= {"format": format, "quality": quality, "seed": seed}
         fields = {name: str(value) for name, value in options.items() if value is not None}
         ticket: Ticket | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                ticket = await self._join(files, start, end, idempotency_key or str(uuid.uuid4()))
+                ticket = await self._join(files, start, end, engine, idempotency_key or str(uuid.uuid4()))
                 return await self._follow(ticket, files, fields, watch or (lambda _: None))
         except TimeoutError:
             await self._give_up(ticket)
@@ -181,9 +186,14 @@ class AsyncClient:
                 failures += 1
             await asyncio.sleep(pause(failures))
 
-    async def _join(self, files: Mapping[str, bytes], start: float, end: float | None, key: str) -> dict[str, Any]:
+    async def _join(
+        self, files: Mapping[str, bytes], start: float, end: float | None, engine: str | None, key: str
+    ) -> dict[str, Any]:
         config = await self.config()
         found = client_media.judge(files["target"], config["limits"], start, end)
+        able = [one["name"] for one in config["engines"] if found.kind == "image" or one["clips"]]
+        if engine is not None and engine not in able:
+            raise RequestError("bad_request", f"The engine of {_A[found.kind]} is one of {', '.join(able)}.")
         body = {
             "kind": found.kind,
             "bytes": sum(map(len, files.values())),

@@ -6,6 +6,7 @@ threads with a cancel token, because the same event loop keeps the lease and hea
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Annotated
 
@@ -37,10 +38,13 @@ MAX_FACE_REQUESTS = 4
 def create_image_swap(
     settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine]
 ) -> FastAPI:
-    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
+    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: the default
+    one first."""
     limits = image_limits(settings)
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)
+    # The event loop's own threads are few more than processors, and pictures that share a GPU's work wait together.
+    threads = ThreadPoolExecutor(settings.image_slots, "picture")
     shared = SharedGpu(settings.gpu_lock)
     reception = Reception(
         room=room,
@@ -68,7 +72,7 @@ def create_image_swap(
                 declared_bytes=settings.max_image_bytes,
                 seconds=settings.upload_seconds,
             ) as upload:
-                engine = chosen_engine(upload.fields, engines, settings.models.engine)
+                engine = chosen_engine(upload.fields, engines)
                 found = await asyncio.to_thread(find_faces, engine, upload.file("target"), limits)
         return JSONResponse(_faces(found).model_dump(mode="json"), headers=NO_STORE)
 
@@ -84,7 +88,7 @@ def create_image_swap(
             got = await stack.enter_async_context(reception.take(request, ticket_id, who.account, grant))
             mine = got.turn
             options = swap_options(got.upload.fields)
-            engine = chosen_engine(got.upload.fields, engines, settings.models.engine)
+            engine = chosen_engine(got.upload.fields, engines)
             source, target = got.upload.file("source"), got.upload.file("target")
 
             def work() -> Swapped:
@@ -93,7 +97,7 @@ def create_image_swap(
 
             async with gpu:
                 mine.cancel.check()
-                swapped = await in_thread(work, mine, got.left, lambda made: wipe(made.data))
+                swapped = await in_thread(work, mine, got.left, lambda made: wipe(made.data), threads)
             got.upload.wipe()
             # From here the response owns the turn: it ends when the last byte has left.
             return Delivery(swapped, mine, got.left, stack.pop_all())

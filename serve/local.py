@@ -72,7 +72,7 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         environment.setdefault("NANOSWAP_GPU_LOCK", str(folder / "gpu"))
         settings = Settings.from_environment(environment)
         # Here it is one line; in a replica it would be a start that never ends.
-        settings.models.check()
+        settings.models.check(clips=settings.video_replicas > 0)
         environment.update(ray_environment(folder))
         stack.callback(_restore, environment, before)
         stack.enter_context(_ray(settings, folder))

@@ -22,7 +22,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 class ModelSettings:
     """Which engines run, from which files, on what."""
 
-    #: The first is what a swap gets that doesn't ask for one; people may compare it with the others.
+    #: The first is what a swap gets that doesn't ask for one (a clip: the first that swaps clips); people may compare
+    #: it with the others.
     engines: tuple[str, ...] = ("mesh",)
     folder: Path = field(default_factory=lambda: default_folder(os.environ))
     #: None: the manifest of this build.
@@ -45,8 +46,12 @@ class ModelSettings:
         manifest = environment.get("NANOSWAP_MANIFEST")
         swapper = one_of(environment, "NANOSWAP_SWAPPER", "onnx", SWAPPERS)
         dtype = one_of(environment, "NANOSWAP_DTYPE", "float32", DTYPES)
-        if swapper == "onnx" and dtype != "float32":
-            raise SettingsError("NANOSWAP_DTYPE is for NANOSWAP_SWAPPER=torch: a file is run as it is")
+        step_batch = integer(environment, "NANOSWAP_STEP_BATCH", 8, 1, 64)
+        admitted = integer(environment, "NANOSWAP_ADMITTED", 16, 1, 256)
+        if admitted < step_batch:
+            raise SettingsError(
+                "NANOSWAP_ADMITTED must be at least NANOSWAP_STEP_BATCH: only who is admitted shares steps"
+            )
         return cls(
             engines=engines,
             folder=default_folder(environment),
@@ -61,6 +66,9 @@ class ModelSettings:
                     most=integer(environment, "NANOSWAP_BATCH", 32, 1, 256),
                     wait=number(environment, "NANOSWAP_WINDOW_MS", 2.0, 0.0, 100.0) / 1000,
                 ),
+                step_batch=step_batch,
+                admitted=admitted,
+                compile=one_of(environment, "NANOSWAP_COMPILE", "0", ("0", "1")) == "1",
             ),
             style=Style(
                 tiles=int(one_of(environment, "NANOSWAP_TILES", "1", ("1", "2", "4"))),
@@ -73,17 +81,31 @@ class ModelSettings:
         """Raises `ManifestError`."""
         return Manifest.read(self.manifest)
 
-    def check(self) -> None:
-        """Raises `ModelError` or `ManifestError` for an engine that could not be loaded."""
+    def check(self, *, clips: bool = False) -> None:
+        """Raises `ModelError` or `ManifestError` for an engine that could not be loaded, and `SettingsError` when there
+        are to be `clips` and none swaps them."""
         manifest = self.read_manifest()
+        self._named(manifest, clips)
         for name in self.engines:
             check_engine(name, manifest, self.store(manifest), self.runtime)
 
-    def load(self) -> dict[str, Engine]:
-        """Every engine by name, the default one first."""
+    def load(self, *, clips: bool = False) -> dict[str, Engine]:
+        """Every engine by name, or of `clips` those that swap them; the default one first. Raises as `check`."""
         manifest = self.read_manifest()
         store = self.store(manifest)
-        return {name: load_engine(name, manifest, store, self.runtime, self.style) for name in self.engines}
+        names = self._named(manifest, clips)
+        return {name: load_engine(name, manifest, store, self.runtime, self.style) for name in names}
+
+    def _named(self, manifest: Manifest, clips: bool) -> tuple[str, ...]:
+        # One that the manifest doesn't have is for the loader to refuse.
+        pictures_only = {name for name, entry in manifest.engines.items() if not entry.clips} if clips else set()
+        names = tuple(name for name in self.engines if name not in pictures_only)
+        if not names:
+            raise SettingsError(
+                f"{', '.join(self.engines)} of NANOSWAP_ENGINE can't swap clips: add an engine that can after a comma "
+                f"(NANOSWAP_ENGINE={','.join(self.engines)},mesh), or close their line with NANOSWAP_VIDEO_REPLICAS=0"
+            )
+        return names
 
     def store(self, manifest: Manifest) -> ModelStore:
         return ModelStore(self.folder, manifest, self.accepted)

@@ -1,7 +1,7 @@
 """The options of a swap as they come with the upload: form fields, checked one by one."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast, get_args
 
 from nanoswap.pipelines.engine import Engine
@@ -10,7 +10,9 @@ from nanoswap.pipelines.swap import Choice, SwapOptions
 from nanoswap.pipelines.swap_clip import ClipOptions
 from nanoswap.serve.problems import Problem
 
-OPTION_FIELDS = ("faces", "source_face", "engine", "format", "quality")
+OPTION_FIELDS = ("faces", "source_face", "engine", "format", "quality", "seed")
+#: Of a generator of 32 bits.
+MAX_SEED = 2**32 - 1
 #: A time in a clip beyond a day is a mistake.
 MAX_SECONDS = 86_400.0
 CLIP_FIELDS = ("faces", "source_face", "engine", "at", "start", "end")
@@ -22,14 +24,12 @@ def swap_options(fields: Mapping[str, str]) -> SwapOptions:
     if form != "same" and form not in get_args(OutputFormat):
         names = ", ".join(get_args(OutputFormat))
         raise Problem("bad_request", f"'format' is same, or one of {names}.", part="format")
-    quality = fields.get("quality", "92")
-    if not quality.isdecimal() or not 1 <= int(quality) <= 100:
-        raise Problem("bad_request", "'quality' is a whole number from 1 to 100.", part="quality")
     return SwapOptions(
         faces=_faces(fields),
         source_face=fields.get("source_face") or None,
         format=cast("OutputFormat", form),
-        quality=int(quality),
+        quality=_whole(fields, "quality", 92, 1, 100),
+        seed=_whole(fields, "seed", 0, 0, MAX_SEED),
     )
 
 
@@ -47,11 +47,17 @@ def clip_options(fields: Mapping[str, str]) -> ClipOptions:
     )
 
 
-def chosen_engine(fields: Mapping[str, str], engines: Mapping[str, Engine], default: str) -> Engine:
-    """The engine that a person asked for, or the service's own. Raises Problem ``bad_request`` with their names."""
-    name = fields.get("engine") or default
+def chosen_engine(
+    fields: Mapping[str, str], engines: Mapping[str, Engine], pictures_only: Collection[str] = ()
+) -> Engine:
+    """The engine that a person asked for, or else the first. ``pictures_only``: names that are offered, and not here.
+
+    Raises Problem ``bad_request`` with the names that would do.
+    """
+    name = fields.get("engine") or next(iter(engines))
     if name not in engines:
-        raise Problem("bad_request", f"'engine' is one of {', '.join(engines)}.", part="engine")
+        why = f"'{name}' swaps pictures only: for a clip " if name in pictures_only else ""
+        raise Problem("bad_request", f"{why}'engine' is one of {', '.join(engines)}.", part="engine")
     return engines[name]
 
 
@@ -65,6 +71,13 @@ def _faces(fields: Mapping[str, str]) -> Choice:
     if not faces:
         raise Problem("bad_request", "'faces' is all, largest, or face ids with commas between.", part="faces")
     return faces
+
+
+def _whole(fields: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = fields.get(name, str(default))
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise Problem("bad_request", f"'{name}' is a whole number from {low} to {high}.", part=name)
+    return int(text)
 
 
 def _seconds(fields: Mapping[str, str], name: str) -> float | None:

@@ -6,6 +6,7 @@ waits for the thread all the same: only when it has ended may its buffers be wip
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import TypeVar
 
 from nanoswap.pipelines.errors import Cancelled
@@ -15,12 +16,19 @@ from nanoswap.serve.turn import Turn
 T = TypeVar("T")
 
 
-async def in_thread(work: Callable[[], T], mine: Turn, left: asyncio.Event, discard: Callable[[T], None]) -> T:
-    """What ``work`` returns. When the caller is cancelled meanwhile, ``discard`` gets it instead.
+async def in_thread(
+    work: Callable[[], T],
+    mine: Turn,
+    left: asyncio.Event,
+    discard: Callable[[T], None],
+    threads: Executor | None = None,
+) -> T:
+    """What ``work`` returns. When the caller is cancelled meanwhile, ``discard`` gets it instead. ``threads``: None is
+    the event loop's own.
 
     Raises what ``work`` raises; for ``Cancelled`` Problem ``incomplete`` or ``canceled``.
     """
-    task = asyncio.create_task(asyncio.to_thread(work))
+    task = asyncio.get_running_loop().run_in_executor(threads, work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

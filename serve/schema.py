@@ -33,6 +33,7 @@ _UPLOADS = {
         "engine": "One of the engines that /v1/config lists; default its first.",
         "format": "same (default), jpeg, png, webp or avif.",
         "quality": "1 to 100, default 92.",
+        "seed": "0 (default) to 4294967295, for engines that /v1/config calls seeded: the same one, the same picture.",
     },
     "/video/v1/tickets/{ticket_id}/swap": {
         "source": "The picture with the face to use.",
@@ -40,7 +41,7 @@ _UPLOADS = {
         "faces": "all (default), largest, or ids of faces of the frame at 'at', with commas between.",
         "at": "Seconds of the clip's own time of the frame that the ids are from; default 'start'.",
         "source_face": "Face id, needed when the source shows several.",
-        "engine": "One of the engines that /v1/config lists; default its first.",
+        "engine": "One of the engines of /v1/config that swap clips; default the first of them.",
         "start": "Seconds of the clip's own time at which the result begins, default 0.",
         "end": "Seconds of the clip's own time before which it ends; default its end.",
     },

@@ -35,9 +35,11 @@ from nanoswap.serve.shared_gpu import SharedGpu
 def create_video_swap(
     settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine], encoder: Encoder
 ) -> FastAPI:
-    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops."""
+    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: those that
+    swap clips, the default one first."""
     limits, portrait_limits = clip_limits(settings), image_limits(settings)
     worker = new_worker_name()
+    pictures_only = [name for name in settings.models.engines if name not in engines]
     jobs = asyncio.Semaphore(settings.video_jobs)
     shared = SharedGpu(settings.gpu_lock)
     reception = Reception(
@@ -65,7 +67,7 @@ def create_video_swap(
             got = await stack.enter_async_context(reception.take(request, ticket_id, who.account, grant))
             mine = got.turn
             options = clip_options(got.upload.fields)
-            engine = chosen_engine(got.upload.fields, engines, settings.models.engine)
+            engine = chosen_engine(got.upload.fields, engines, pictures_only)
             source, target = got.upload.file("source"), got.upload.file("target")
 
             def work() -> ClipSwap:

@@ -199,6 +199,8 @@ class EngineOut(Wire):
     name: str
     label: str
     licence: str
+    clips: bool = Field(description="Whether it swaps clips too. A clip that asks for none gets the first that does.")
+    seeded: bool = Field(description="Whether it begins with noise, so that another seed gives another picture.")
 
 
 class LicenceOut(Wire):

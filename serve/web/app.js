@@ -37,7 +37,7 @@ class App {
     this.lookAtQueue = () => {};
     this.signIn = new SignIn(this.session, config.auth, () => this.lookAgain());
     this.code = new CodeBox(() => this.now());
-    this.result = new Result();
+    this.result = new Result((job) => this.again(job));
     this.engines = new Engines(this.api, config.engines);
     this.preview = new Preview(/** @type {HTMLVideoElement} */ (byId("preview")));
     this.trim = new Trim(({ looked }) => this.trimmed(looked));
@@ -47,7 +47,8 @@ class App {
     const { clips, config } = this;
     say("consent-text", config.consent.text);
     say("version", config.version);
-    say("engine", config.engine.label);
+    const moving = config.engines.find((/** @type {any} */ one) => one.clips);
+    say("engine", config.engine.label + (clips && moving !== config.engines[0] ? `, for clips ${moving.label}` : ""));
     if (clips) {
       say("step-2-text", "The photo or clip to change");
       say("target-hint", "Drop, paste or choose a photo or a clip. If it shows several people, you choose who changes.");
@@ -245,8 +246,14 @@ class App {
     this.run({
       key: crypto.randomUUID(), kind: this.kind, source: source.blob, target: target.blob, width: target.width, height: target.height,
       frames: target.clip ? this.trim.frames : 1, faces: this.faces, part: this.part, sourceFace,
-      consent: this.config.consent.id, ticket: null,
+      // Only an engine that begins with noise has another try, and none of those swaps clips.
+      consent: this.config.consent.id, ticket: null, seed: this.kind === "image" && this.config.engine.seeded ? 0 : undefined,
     });
+  }
+
+  /** What has been swapped, once more: a swap of its own, with a place in line of its own. @param {any} job */
+  again(job) {
+    if (!this.running) this.run({ ...job, key: crypto.randomUUID(), ticket: null });
   }
 
   /** @param {any} job */

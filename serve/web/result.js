@@ -2,7 +2,10 @@
 import { byId, say, show } from "/web/page.js";
 
 export class Result {
-  constructor() {
+  /** @param {(job: any) => void} again swaps such a job once more */
+  constructor(again) {
+    /** @type {any} */
+    this.job = null;
     /** @type {string[]} */
     this.urls = [];
     this.after = /** @type {HTMLImageElement} */ (byId("after"));
@@ -10,11 +13,13 @@ export class Result {
     this.slider = /** @type {HTMLInputElement} */ (byId("slider"));
     this.player = new Player();
     this.slider.addEventListener("input", () => this.compare());
+    byId("another").addEventListener("click", () => again({ ...this.job, seed: this.job.seed + 1 }));
   }
 
   /** @param {any} job @param {{blob: Blob, faces: number, frames: number}} result */
   show(job, result) {
     this.clear();
+    this.job = job;
     const clip = job.kind === "video";
     const [after, before] = this.urls = [result.blob, job.target].map((blob) => URL.createObjectURL(blob));
     for (const id of ["compare", "compare-slider"]) show(id, !clip);
@@ -25,7 +30,10 @@ export class Result {
     link.href = after;
     link.download = `nanoswap.${result.blob.type.split(";")[0].split("/")[1].replace("jpeg", "jpg")}`;
     const [count, one] = clip ? [result.frames, "frame"] : [result.faces, "face"];
-    say("facts", `${count} ${one}${count === 1 ? "" : "s"}${clip ? "" : " changed"} · ${size(result.blob.size)} · nothing is kept`);
+    const seed = job.seed === undefined ? "" : ` · seed ${job.seed}`;
+    say("facts", `${count} ${one}${count === 1 ? "" : "s"}${clip ? "" : " changed"} · ${size(result.blob.size)}${seed} · nothing is kept`);
+    show("another", job.seed !== undefined);
+    if (job.seed !== undefined) say("another", `Another try (seed ${job.seed + 1})`);
     say("made-by", `This ${clip ? "clip" : "picture"} is AI-generated. Say so wherever you show it.`);
     this.compare();
     show("done", true);
@@ -38,6 +46,7 @@ export class Result {
 
   clear() {
     show("done", false);
+    this.job = null;
     for (const image of [this.after, this.before]) image.removeAttribute("src");
     this.player.clear();
     for (const url of this.urls) URL.revokeObjectURL(url);

@@ -59,6 +59,7 @@ function form(job) {
   const data = new FormData();
   for (const [name, value] of Object.entries({ faces: job.faces, ...job.part })) data.append(name, /** @type {string} */ (value));
   if (job.engine) data.append("engine", job.engine);
+  if (job.seed !== undefined) data.append("seed", String(job.seed));
   if (job.sourceFace) data.append("source_face", job.sourceFace);
   data.append("source", job.source, "source");
   data.append("target", job.target, "target");

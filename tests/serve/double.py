@@ -21,6 +21,7 @@ from nanoswap.serve.local import free_port
 RESULT = b"\xff\xd8 a swapped picture"
 VIDEO = {"max_bytes": 10**8, "max_pixels": 10**7, "max_frames": 999, "max_seconds": 60, "max_fps": 120}
 CONFIG = {
+    "engines": [{"name": "flagship", "clips": False}, {"name": "mesh", "clips": True}],
     "consent": {"id": "likeness-2", "text": "Agreed."},
     "limits": {"image": {"max_bytes": 10**7, "max_pixels": 10**7, "max_side": 10**4}, "video": VIDEO},
     "links": {"tickets": "/v1/tickets", "faces": "/image/v1/faces"},
@@ -34,6 +35,8 @@ class Double:
         self.script: dict[str, list[Any]] = {}
         self.keys: list[str] = []
         self.uploads: list[str] = []
+        #: Bodies of uploads, as they came.
+        self.bodies: list[bytes] = []
         self.state = "granted"
         self.grant = 1
         self.deleted = False
@@ -101,7 +104,7 @@ class Double:
         return StreamingResponse(snapshots(), media_type="text/event-stream")
 
     async def swap(self, request: Request) -> Response:
-        await request.body()
+        self.bodies.append(await request.body())
         self.uploads.append(request.headers["grant"])
         failure = self.wrong("swap")
         if failure == "wiped":
@@ -130,7 +133,7 @@ class Double:
 
     async def swap_clip(self, request: Request) -> Response:
         """A clip is sent in parts; ``cut`` breaks off after the first, ``bent`` changes one on its way."""
-        await request.body()
+        self.bodies.append(await request.body())
         self.uploads.append(request.headers["grant"])
         failure = self.wrong("swap")
         digest = hashlib.sha256(b"other" if failure == "bent" else RESULT * 2).hexdigest()

@@ -68,6 +68,23 @@ def test_refusals_have_their_exit_code(
     assert [path.name for path in tmp_path.iterdir()] == ["hopper.jpg"]
 
 
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "1.5", "lucky", ""])
+def test_seed_that_is_none_is_one_line_and_exit_code_2(
+    double: tuple[Double, str], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: str
+) -> None:
+    made, url = double
+    try:
+        code = main(words(photo, tmp_path / "out.jpg", url, f"--seed={seed}"))
+    except SystemExit as end:
+        code = end.code  # type: ignore[assignment]
+    said = capsys.readouterr().err
+    assert code == 2
+    assert said.startswith("nanoswap: ")
+    assert said.count("\n") == 1
+    assert "seed" in said
+    assert made.keys == []
+
+
 def test_output_that_can_not_be_written_is_found_before_waiting(
     double: tuple[Double, str], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

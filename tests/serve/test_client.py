@@ -1,6 +1,7 @@
 """The client against a small real server that can be told to misbehave."""
 
 import asyncio
+import re
 import subprocess
 import sys
 import time
@@ -43,6 +44,26 @@ def test_swap_saves_the_result_whole(double: tuple[Double, str], hopper: bytes, 
     assert [path.name for path in tmp_path.iterdir()] == ["out.jpg"]
     assert seen[0] == "granted"
     assert made.uploads == ["grant-1"]
+
+
+def test_seed_goes_with_a_picture(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    swap(url, hopper)
+    swap(url, hopper, seed=2**32 - 1)
+    assert [part(body, "seed") for body in made.bodies] == [b"0", b"4294967295"]
+    for seed in (-1, 2**32):
+        with pytest.raises(RequestError, match="'seed' is a whole number from 0 to 4294967295"):
+            swap(url, hopper, seed=seed)
+    with Client(url, token="token", timeout=20) as client:
+        client.swap(hopper, CLIP, consent=True)
+    # The video line takes no such field.
+    assert part(made.bodies[-1], "seed") is None
+
+
+def part(body: bytes, name: str) -> bytes | None:
+    """A field of a multipart body."""
+    found = re.search(rb'name="%b"\r\n(?:[^\r]+\r\n)*\r\n([^\r]*)\r\n' % name.encode(), body)
+    return found and found[1]
 
 
 def test_join_is_retried_with_the_same_key(double: tuple[Double, str], hopper: bytes) -> None:

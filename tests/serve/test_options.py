@@ -27,6 +27,10 @@ def test_ids_are_split() -> None:
         {"quality": "101"},
         {"quality": "-1"},
         {"quality": "best"},
+        {"seed": "-1"},
+        {"seed": "4294967296"},
+        {"seed": "1.0"},
+        {"seed": ""},
     ],
 )
 def test_wrong_options_name_their_field(fields: dict[str, str]) -> None:
@@ -34,6 +38,14 @@ def test_wrong_options_name_their_field(fields: dict[str, str]) -> None:
         swap_options(fields)
     assert caught.value.code == "bad_request"
     assert caught.value.part in fields
+
+
+def test_seed_is_read_to_its_last_bit() -> None:
+    assert swap_options({"seed": "7"}).seed == 7
+    assert swap_options({"seed": "4294967295"}).seed == 2**32 - 1
+    with pytest.raises(Problem, match="0 to 4294967295") as caught:
+        swap_options({"seed": "4294967296"})
+    assert caught.value.part == "seed"
 
 
 def test_options_of_a_clip() -> None:
@@ -51,10 +63,14 @@ def test_wrong_options_of_a_clip_name_their_field(fields: dict[str, str]) -> Non
 
 def test_engine_is_the_one_asked_for_or_the_services_own() -> None:
     engines = {"inswapper": cast("Engine", object()), "mesh": cast("Engine", object())}
-    assert chosen_engine({}, engines, "inswapper") is engines["inswapper"]
-    assert chosen_engine({"engine": ""}, engines, "inswapper") is engines["inswapper"]
-    assert chosen_engine({"engine": "mesh"}, engines, "inswapper") is engines["mesh"]
+    assert chosen_engine({}, engines) is engines["inswapper"]
+    assert chosen_engine({"engine": ""}, engines) is engines["inswapper"]
+    assert chosen_engine({"engine": "mesh"}, engines) is engines["mesh"]
     with pytest.raises(Problem) as caught:
-        chosen_engine({"engine": "outswapper"}, engines, "inswapper")
+        chosen_engine({"engine": "outswapper"}, engines, ["flagship"])
     assert (caught.value.code, caught.value.part) == ("bad_request", "engine")
-    assert "inswapper, mesh" in str(caught.value.detail)
+    assert caught.value.detail == "'engine' is one of inswapper, mesh."
+    with pytest.raises(Problem) as caught:
+        chosen_engine({"engine": "flagship"}, engines, ["flagship"])
+    assert (caught.value.code, caught.value.part) == ("bad_request", "engine")
+    assert caught.value.detail == "'flagship' swaps pictures only: for a clip 'engine' is one of inswapper, mesh."

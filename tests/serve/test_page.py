@@ -1,5 +1,6 @@
 """The page in a real browser, against the running service, with real clicks."""
 
+import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Request, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from tests.serve.browser import SHOTS, Visit
 from tests.serve.conftest import Service, jpeg, wait_until
@@ -128,6 +129,80 @@ def test_location_never_leaves_the_browser(visit: Visit, astronaut: bytes, hoppe
     assert found["width"] > found["height"]
     assert sent
     assert all(b"CANARY" not in body for body in sent)
+
+
+def test_another_try_swaps_the_same_pair_with_the_next_seed(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    page = visit.page
+    uploads: list[bytes] = []
+    tickets: list[str] = []
+
+    def begins_with_noise(route: Route) -> None:
+        config = route.fetch().json()
+        config["engine"]["seeded"] = config["engines"][0]["seeded"] = True
+        route.fulfill(json=config)
+
+    def listen(request: Request) -> None:
+        if request.url.endswith("/swap"):
+            uploads.append(request.post_data_buffer or b"")
+            tickets.append(request.url.split("/")[-2])
+
+    page.route("**/v1/config", begins_with_noise)
+    page.on("request", listen)
+    visit.open()
+    visit.ready(astronaut, hopper)
+    page.get_by_role("button", name="Swap", exact=True).click()
+    for seed in range(3):
+        another = page.get_by_role("button", name=f"Another try (seed {seed + 1})")
+        expect(another).to_be_visible(timeout=60_000)
+        expect(page.locator("#facts")).to_contain_text(f"seed {seed}")
+        assert field(uploads[-1], "seed") == str(seed).encode()
+        if seed < 2:
+            another.click()
+    assert len(set(tickets)) == 3
+    assert [len(files(body)) for body in uploads] == [2] * 3
+    assert len({tuple(files(body)) for body in uploads}) == 1
+    assert min(map(len, files(uploads[0]))) > 10_000
+    visit.axe()
+    # Another pair begins anew.
+    page.get_by_role("button", name="Swap another").click()
+    page.get_by_role("button", name="Swap", exact=True).click()
+    expect(page.locator("#facts")).to_contain_text("seed 0", timeout=60_000)
+    assert visit.wrong == []
+
+
+def test_engine_that_begins_with_no_noise_has_no_other_try(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    page = visit.page
+    uploads: list[bytes] = []
+    page.on("request", lambda one: uploads.append(one.post_data_buffer or b"") if one.url.endswith("/swap") else None)
+    visit.ready(astronaut, hopper)
+    page.get_by_role("button", name="Swap", exact=True).click()
+    expect(page.locator("#done")).to_be_visible(timeout=60_000)
+    expect(page.locator("#another")).to_be_hidden()
+    expect(page.locator("#facts")).not_to_contain_text("seed")
+    assert b'name="seed"' not in uploads[0]
+
+
+def test_page_says_which_engine_swaps_clips(visit: Visit) -> None:
+    def pictures_only(route: Route) -> None:
+        config = route.fetch().json()
+        first = config["engines"][0] | {"name": "flagship", "label": "Flagship", "clips": False}
+        route.fulfill(json=config | {"engine": first, "engines": [first, *config["engines"]]})
+
+    expect(visit.page.locator("#engine")).not_to_contain_text("for clips")
+    visit.page.route("**/v1/config", pictures_only)
+    visit.open()
+    expect(visit.page.locator("#engine")).to_contain_text("Flagship, for clips Mesh")
+
+
+def field(body: bytes, name: str) -> bytes | None:
+    """A field of a browser's multipart body."""
+    found = re.search(rb'name="%b"\r\n\r\n([^\r]*)\r\n' % name.encode(), body)
+    return found and found[1]
+
+
+def files(body: bytes) -> list[bytes]:
+    """The files of a browser's multipart body."""
+    return [part.partition(b"\r\n\r\n")[2] for part in body.split(body.split(b"\r\n", 1)[0]) if b"filename=" in part]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nanoswap.pipelines.engines import Runtime
 from nanoswap.serve.settings import Settings, SettingsError
 
 GOOD = {
@@ -42,8 +43,12 @@ def test_development_is_loopback_over_http() -> None:
         ({"NANOSWAP_DEVICE": "tpu"}, "NANOSWAP_DEVICE"),
         ({"NANOSWAP_TILES": "3"}, "NANOSWAP_TILES"),
         ({"NANOSWAP_BATCH": "0"}, "NANOSWAP_BATCH"),
-        ({"NANOSWAP_DTYPE": "bfloat16"}, "NANOSWAP_DTYPE"),
-        ({"NANOSWAP_SWAPPER": "torch", "NANOSWAP_DTYPE": "int8"}, "NANOSWAP_DTYPE"),
+        ({"NANOSWAP_DTYPE": "int8"}, "NANOSWAP_DTYPE"),
+        ({"NANOSWAP_STEP_BATCH": "65"}, "NANOSWAP_STEP_BATCH"),
+        ({"NANOSWAP_ADMITTED": "257"}, "NANOSWAP_ADMITTED"),
+        ({"NANOSWAP_ADMITTED": "7"}, "NANOSWAP_ADMITTED must be at least NANOSWAP_STEP_BATCH"),
+        ({"NANOSWAP_STEP_BATCH": "17"}, "NANOSWAP_ADMITTED must be at least NANOSWAP_STEP_BATCH"),
+        ({"NANOSWAP_COMPILE": "yes"}, "NANOSWAP_COMPILE"),
         ({"NANOSWAP_IMAGE_SLOTS": "1.5"}, "NANOSWAP_IMAGE_SLOTS"),
         ({"NANOSWAP_UPLOAD_SECONDS": "nan"}, "NANOSWAP_UPLOAD_SECONDS"),
         ({"NANOSWAP_VIDEO_PRESET": "fastest"}, "NANOSWAP_VIDEO_PRESET"),
@@ -79,3 +84,13 @@ def test_engines_and_how_they_run() -> None:
     assert (models.runtime.swapper, models.runtime.dtype) == ("torch", "bfloat16")
     assert (models.runtime.batching.most, models.runtime.batching.wait) == (8, 0.005)
     assert (models.style.tiles, models.style.tone, models.style.exact) == (2, True, False)
+
+
+def test_how_diffusion_runs_does_not_depend_on_the_swapper() -> None:
+    words = {"DTYPE": "bfloat16", "DEVICE": "cuda", "STEP_BATCH": "4", "ADMITTED": "4", "COMPILE": "1"}
+    runtime = Settings.from_environment(
+        GOOD | {f"NANOSWAP_{name}": word for name, word in words.items()}
+    ).models.runtime
+    assert (runtime.swapper, runtime.dtype, runtime.device) == ("onnx", "bfloat16", "cuda")
+    assert (runtime.step_batch, runtime.admitted, runtime.compile) == (4, 4, True)
+    assert Settings.from_environment(GOOD).models.runtime == Runtime()

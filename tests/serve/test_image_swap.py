@@ -1,0 +1,94 @@
+"""The image replica as a plain ASGI application: the real endpoint and pixels, a waiting room in memory, an engine that
+says what it was asked."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from nanoswap.pipelines.engine import Engine, Pair, Request, Source
+from nanoswap.pipelines.face import Face
+from nanoswap.pipelines.mesh import MeshEngine
+from nanoswap.pipelines.roi import Roi
+from nanoswap.queue.memory_room import MemoryRoom
+from nanoswap.queue.room import Policy
+from nanoswap.serve.gateway import create_gateway
+from nanoswap.serve.image_swap import create_image_swap
+from nanoswap.serve.settings import Settings
+from tests.clips import portrait
+from tests.serve.conftest import jpeg
+from tests.serve.test_gateway import SETTINGS, Anyone, person
+
+#: More than the threads that an event loop brings on any machine (32 at most).
+MANY = 40
+
+
+class Meeting(MeshEngine):
+    """Paints nobody before so many are here at once, and finds faces only once."""
+
+    def __init__(self, people: int) -> None:
+        super().__init__()
+        self.met = threading.Barrier(people, timeout=30)
+        self.seeds: list[int] = []
+        self.faces = super().detect(portrait("hopper"))
+
+    def detect(self, rgb: np.ndarray) -> tuple[Face, ...]:
+        return self.faces
+
+    def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
+        self.met.wait()
+        self.seeds.append(request.seed)
+        return [Roi(0, 0, 0, 0) for _ in pairs]
+
+
+@asynccontextmanager
+async def service(settings: Settings, **engines: Engine) -> AsyncIterator[tuple[object, object]]:
+    """A gateway and an image replica that share a room."""
+    room = MemoryRoom(Policy())
+    gateway = create_gateway(settings, room, Anyone())  # type: ignore[arg-type]
+    replica = create_image_swap(settings, room, Anyone(), engines)  # type: ignore[arg-type]
+    async with AsyncExitStack() as stack:
+        for app in (gateway, replica):
+            await stack.enter_async_context(app.router.lifespan_context(app))
+        yield gateway, replica
+
+
+async def swap(apps: tuple[object, object], name: str, picture: bytes, **fields: str) -> httpx.Response:
+    """One person's swap, from the place in line to the answer."""
+    declared = {"kind": "image", "bytes": 2 * len(picture), "width": 512, "height": 600, "consent": "likeness-2"}
+    gateway, replica = apps
+    async with person(gateway, name) as line, person(replica, name) as here:
+        ticket = (await line.post("/v1/tickets", json=declared)).json()
+        while ticket["state"] == "waiting":
+            await asyncio.sleep(0.02)
+            ticket = (await line.get(ticket["links"]["self"])).json()
+        path = ticket["links"]["swap"].removeprefix("/image")
+        files = {"source": ("a", picture), "target": ("b", picture)}
+        return await here.post(path, headers={"Grant": ticket["grant"]}, files=files, data=fields, timeout=60)
+
+
+async def test_pictures_run_at_once_in_as_many_threads_as_there_are_slots(tmp_path: Path) -> None:
+    engine = Meeting(MANY)
+    settings = replace(SETTINGS, image_slots=MANY, gpu_lock=str(tmp_path / "gpu"))
+    picture = jpeg(portrait("hopper"))
+    async with service(settings, mesh=engine) as apps:
+        answers = await asyncio.gather(*(swap(apps, f"p{one}", picture, seed=str(one)) for one in range(MANY)))
+    assert [answer.status_code for answer in answers] == [200] * MANY
+    # What each has asked for has reached the engine.
+    assert sorted(engine.seeds) == list(range(MANY))
+
+
+async def test_seed_that_is_none_is_refused_by_name() -> None:
+    engine = Meeting(1)
+    async with service(SETTINGS, mesh=engine) as apps:
+        picture = jpeg(portrait("hopper"))
+        answer = await swap(apps, "ann", picture, seed="4294967296")
+        assert (answer.status_code, answer.json()["code"], answer.json()["part"]) == (422, "bad_request", "seed")
+        assert "0 to 4294967295" in answer.json()["detail"]
+        assert (await swap(apps, "ann", picture, seed="4294967295")).status_code == 200
+    assert engine.seeds == [2**32 - 1]
