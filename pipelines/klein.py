@@ -2,9 +2,9 @@
 
 Here no network says whose face it is: the diffusion network looks at the source's pixels itself, beside those of the
 target, and is told in words what to do. The face finder is the classical one, which has no weights, so nothing of this
-engine is bound to research. That has its price. The finder sees faces that look at the camera; and nobody has published
-how like the source such faces are: users of klein say of its swaps that "identity accuracy is still off"
-(iFayens/ComfyUI-PuLID-Flux2#7). Judge it by `nanoswap eval` before it is offered to anybody.
+engine is bound to research. That has its price. The finder sees faces that look at the camera. And nobody has published
+how like the source such faces are: a user of the larger klein says that it "swaps faces well, but identity accuracy is
+still off" (iFayens/ComfyUI-PuLID-Flux2#7). Judge it by `nanoswap eval` before it is offered to anybody.
 
 The work is diffusers' own `Flux2KleinInpaintPipeline`, one face at a time and one call at a time: it keeps its steps'
 state in itself. Pixels are wiped where they are ours; what the pipeline makes of them on its way (latents, activations)
@@ -152,9 +152,11 @@ class KleinEngine:
             finally:
                 for picture in pictures:
                     picture.zero_()
-        pixels = made[0].float().mul(255).round_().to(torch.uint8).permute(1, 2, 0).cpu()
-        made.zero_()
-        return np.ascontiguousarray(pixels.numpy())
+        values = torch.empty(target.shape).copy_(made[0].permute(1, 2, 0)).mul_(255).round_()
+        pixels = values.numpy().astype(np.uint8)
+        for each in (made, values):
+            each.zero_()
+        return pixels
 
     @contextmanager
     def _alone(self, cancel: CancelToken) -> Iterator[None]:

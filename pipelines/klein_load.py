@@ -11,12 +11,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+import diffusers
 import torch
+import transformers
 from diffusers import (
     AutoencoderKLFlux2,
+    FlowMatchEulerDiscreteScheduler,
     Flux2KleinInpaintPipeline,
     Flux2Transformer2DModel,
-    FlowMatchEulerDiscreteScheduler,
 )
 from safetensors.torch import load as read_tensors
 from tokenizers import Tokenizer
@@ -31,9 +33,10 @@ DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # `scheduler/scheduler_config.json` of black-forest-labs/FLUX.2-klein-4B at e7b7dc2 (SHA-256 067afb01...); what is not
 # here is diffusers' default there too.
 _SCHEDULE: Final = {"num_train_timesteps": 1000, "shift": 3.0, "use_dynamic_shifting": True}
-# What Qwen3's chat template makes of one message when it is to be answered without thinking.
+# What Qwen3's chat template makes of one message when it is to be answered without thinking. Its end is an expression,
+# because a template's own last line break is dropped.
 _CHAT: Final = (
-    "<|im_start|>user\n{{ messages[0].content }}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    "<|im_start|>user\n{{ messages[0].content }}<|im_end|>\n<|im_start|>assistant\n{{ '<think>\n\n</think>\n\n' }}"
 )
 _PAD: Final = "<|endoftext|>"  # `tokenizer/special_tokens_map.json` of Qwen3
 
@@ -53,14 +56,20 @@ def load_klein(name: str, files: Mapping[str, bytes], *, device: str, dtype: str
     for files that are not what they should be.
     """
     kind = DTYPES[dtype]
-    scheduler = FlowMatchEulerDiscreteScheduler(**_SCHEDULE)
+    # They tell the operator's log about libraries that are not needed here.
+    for library in (diffusers, transformers):
+        said: Any = library.utils.logging
+        said.set_verbosity_error()
+        said.disable_progress_bar()
     prompt = _prompt(files, device, kind)
-    pipeline = Flux2KleinInpaintPipeline(
-        scheduler=scheduler,
+    pipeline: Any = Flux2KleinInpaintPipeline(  # type: ignore[no-untyped-call]
+        scheduler=FlowMatchEulerDiscreteScheduler(**_SCHEDULE),  # type: ignore[no-untyped-call]
         vae=_network(AutoencoderKLFlux2, files["vae"], files["vae_config"]).to(device, kind),
         text_encoder=None,
         tokenizer=None,
-        transformer=_network(Flux2Transformer2DModel, files["transformer"], files["transformer_config"]).to(device, kind),
+        transformer=_network(Flux2Transformer2DModel, files["transformer"], files["transformer_config"]).to(
+            device, kind
+        ),
         is_distilled=True,
     )
     pipeline.set_progress_bar_config(disable=True)
@@ -72,10 +81,10 @@ def load_klein(name: str, files: Mapping[str, bytes], *, device: str, dtype: str
 @torch.no_grad()
 def _prompt(files: Mapping[str, bytes], device: str, kind: torch.dtype) -> Tensor:
     """What the text encoder makes of `PROMPT`, (1, 512, 3 D)."""
-    pipeline = Flux2KleinInpaintPipeline(
+    pipeline: Any = Flux2KleinInpaintPipeline(  # type: ignore[no-untyped-call]
         scheduler=None,
         vae=None,
-        text_encoder=_text_encoder(files).to(device, kind).eval(),
+        text_encoder=_text_encoder(files, kind).to(device).eval(),
         tokenizer=_tokenizer(files["tokenizer"]),
         transformer=None,
     )
@@ -90,16 +99,19 @@ def _network(kind: Any, weights: bytes, config: bytes) -> Any:
     return network.eval().requires_grad_(False)
 
 
-def _text_encoder(files: Mapping[str, bytes]) -> Any:
+def _text_encoder(files: Mapping[str, bytes], kind: torch.dtype) -> Any:
     tensors = read_tensors(files["text_encoder"])
     if "text_encoder_rest" in files:
         tensors |= read_tensors(files["text_encoder_rest"])
-    encoder, said = Qwen3ForCausalLM.from_pretrained(
+    made: Any = Qwen3ForCausalLM.from_pretrained(
         None,
         config=Qwen3Config.from_dict(_object(files["text_encoder_config"])),
         state_dict=tensors,
+        # Not by `to`, which would round the angles of its positions as well.
+        dtype=kind,
         output_loading_info=True,
     )
+    encoder, said = made
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if said[what]:
             raise ValueError(f"the text encoder's files have {what.replace('_', ' ')}: {min(map(str, said[what]))}")
@@ -107,7 +119,7 @@ def _text_encoder(files: Mapping[str, bytes]) -> Any:
 
 
 def _tokenizer(data: bytes) -> Any:
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(data.decode()), pad_token=_PAD, chat_template=_CHAT
     )
 
