@@ -7,30 +7,25 @@ without any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, Literal
-
-import numpy as np
+from typing import Final
 
 from nanoswap.pipelines.engine import Engine
-from nanoswap.pipelines.manifest import EngineEntry, Manifest, Model, Role
+from nanoswap.pipelines.manifest import EngineEntry, Manifest, Model
 from nanoswap.pipelines.model_store import ModelError, ModelStore
+from nanoswap.pipelines.roles import Kind, Role
+from nanoswap.pipelines.runtime import Runtime
 from nanoswap.pipelines.style import Style
-from nanoswap.pipelines.swap_net import SwapNet
-from nanoswap.pipelines.window import Batching
 
-if TYPE_CHECKING:
-    from nanoswap.pipelines.face import Floats
-    from nanoswap.pipelines.onnx_net import OnnxNet
-
-Device = Literal["cpu", "cuda"]
-Swapper = Literal["onnx", "torch"]
-NEURAL: Final = ("insightface", "onnx", "onnxruntime")
-TORCH: Final = ("torch",)
-DIFFUSION: Final = ("torch", "diffusers", "transformers")
+_NEURAL: Final = {"insightface": "neural", "onnx": "neural", "onnxruntime": "neural"}
+_DIFFUSION: Final = {"torch": "gpu", "diffusers": "gpu", "transformers": "gpu"}
+#: What each kind of engine imports, and the extra that brings it.
+LIBRARIES: Final[dict[Kind, dict[str, str]]] = {
+    "mesh": {},
+    "neural": _NEURAL,
+    "instantid": _NEURAL | _DIFFUSION,
+    "klein": _DIFFUSION,
+}
 
 
 class EngineUnknown(ModelError):
@@ -45,48 +40,18 @@ class LibraryMissing(ModelError):
     """A library that the engine needs is not installed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Runtime:
-    """What runs the networks.
-
-    device   cpu or cuda; never the one in place of the other.
-    swapper  what runs the swap network: ONNX Runtime, or torch with the same weights (inswapper's graph only).
-    dtype    of what torch runs: float32, bfloat16 or float16; statistics are float32 always.
-    threads  of the processor per forward; 0 leaves it to the runtime.
-    step_batch  pictures that share one step of diffusion.
-    admitted    faces that are on their way through an engine of diffusion at once; more wait. It bounds memory, and is
-                at least `step_batch`.
-    compile     let torch compile what diffusion runs at every step. Loading takes minutes longer.
-    """
-
-    device: Device = "cpu"
-    swapper: Swapper = "onnx"
-    dtype: str = "float32"
-    threads: int = 0
-    batching: Batching = field(default_factory=Batching)
-    step_batch: int = 8
-    admitted: int = 16
-    compile: bool = False
-
-
 def check_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runtime) -> None:
     """Raise the `ModelError` that `load_engine` would, as far as it can be told without loading a network: every file
     is read and hashed, the libraries and the device are looked for."""
     entry = _entry(name, manifest)
-    if entry.kind == "mesh":
-        return
-    diffusion = entry.kind == "instantid"
-    torch = DIFFUSION if diffusion else TORCH if runtime.swapper == "torch" else ()
-    for libraries, extra in ((NEURAL, "neural"), (torch, "gpu")):
-        for library in libraries:
-            if find_spec(library) is None:
-                raise LibraryMissing(f"the engine '{name}' needs {library}: pip install 'nanoswap[{extra}]'")
-    _check_device(runtime, bool(torch))
-    if diffusion:
-        _check_diffusion(entry, manifest, runtime)
+    libraries = dict(LIBRARIES[entry.kind])
+    if entry.kind == "neural" and runtime.swapper == "torch":
+        libraries["torch"] = "gpu"
+    for library, extra in libraries.items():
+        if find_spec(library) is None:
+            raise LibraryMissing(f"the engine '{name}' needs {library}: pip install 'nanoswap[{extra}]'")
+    _check_runtime(entry, manifest, runtime, libraries)
     for model in _present(entry, store):
-        if torch and manifest.models[model].role == "swapper":
-            _check_torch(manifest.models[model])
         store.read(model)
 
 
@@ -94,15 +59,26 @@ def load_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runti
     """The engine, ready to swap. Raises `ModelError` for one that isn't in the manifest, may not be used, or can't be
     loaded on this machine."""
     entry = _entry(name, manifest)
-    if entry.kind == "mesh":
+    models = {manifest.models[one].role: manifest.models[one] for one in _present(entry, store)}
+    try:
+        _check_runtime(entry, manifest, runtime, LIBRARIES[entry.kind])
+        files: dict[Role, bytes] = {role: store.read(model.name) for role, model in models.items()}
+        if entry.kind == "neural":
+            from nanoswap.pipelines.neural_load import load_neural
+
+            return load_neural(name, files, models["swapper"], runtime, style)
+        if entry.kind == "instantid":
+            from nanoswap.pipelines.instantid_load import load_instantid
+
+            assert entry.recipe is not None
+            return load_instantid(name, files, entry.recipe, runtime, style)
+        if entry.kind == "klein":
+            from nanoswap.pipelines.klein_load import load_klein
+
+            return load_klein(name, files, device=runtime.device, dtype=runtime.dtype)
         from nanoswap.pipelines.mesh import MeshEngine
 
         return MeshEngine()
-    try:
-        if entry.kind == "instantid":
-            _check_diffusion(entry, manifest, runtime)
-            return _instantid(entry, manifest, store, runtime, style)
-        return _neural(entry, manifest, store, runtime, style)
     except ModelError:
         raise
     except Exception as error:
@@ -111,19 +87,27 @@ def load_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runti
         raise EngineUnusable(f"the engine '{name}' can't be loaded: {why[0]}") from error
 
 
-def _check_device(runtime: Runtime, torch: bool) -> None:
-    from nanoswap.pipelines.onnx_net import check_device
+def _check_runtime(entry: EngineEntry, manifest: Manifest, runtime: Runtime, libraries: dict[str, str]) -> None:
+    if "onnxruntime" in libraries:
+        from nanoswap.pipelines.onnx_net import check_device
 
-    check_device(runtime.device)
-    if torch:
+        check_device(runtime.device)
+    if "torch" in libraries:
         from nanoswap.pipelines.swap_net_torch import check_torch_device
 
         check_torch_device(runtime.device)
+    if entry.seeded:
+        _check_diffusion(entry, manifest, runtime)
+    elif entry.kind == "neural" and runtime.swapper == "torch":
+        for model in entry.needs:
+            if manifest.models[model].role == "swapper":
+                _check_torch(manifest.models[model])
 
 
 def _check_diffusion(entry: EngineEntry, manifest: Manifest, runtime: Runtime) -> None:
     if runtime.dtype == "float16":
-        raise EngineUnusable(f"the engine '{entry.name}' overflows in float16 (SDXL's autoencoder does): use bfloat16")
+        # SDXL's autoencoder overflows in it; FLUX.2's weights are published in bfloat16.
+        raise EngineUnusable(f"the engine '{entry.name}' doesn't run in float16: NANOSWAP_DTYPE=bfloat16")
     if runtime.device == "cpu" and not all(manifest.models[name].stand_in for name in entry.needs):
         raise EngineUnusable(
             f"the engine '{entry.name}' needs a GPU, a swap would take minutes without: "
@@ -145,100 +129,3 @@ def _entry(name: str, manifest: Manifest) -> EngineEntry:
 
 def _present(entry: EngineEntry, store: ModelStore) -> list[str]:
     return [*entry.needs, *(name for name in entry.uses if store.has(name))]
-
-
-def _neural(entry: EngineEntry, manifest: Manifest, store: ModelStore, runtime: Runtime, style: Style) -> Engine:
-    from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
-    from nanoswap.pipelines.enhance import Enhancer
-    from nanoswap.pipelines.masks import Occluder
-    from nanoswap.pipelines.neural import Networks, NeuralEngine
-    from nanoswap.pipelines.onnx_net import OnnxNet
-
-    models = {manifest.models[name].role: manifest.models[name] for name in _present(entry, store)}
-    files: dict[Role, bytes] = {role: store.read(model.name) for role, model in models.items()}
-
-    def net(role: Role) -> OnnxNet:
-        return OnnxNet(files[role], device=runtime.device, threads=runtime.threads, batching=runtime.batching)
-
-    swapper, latent = _swapper(models["swapper"], files["swapper"], net("swapper"), runtime)
-    networks = Networks(
-        detector=Detector(net("detector")),
-        encoder=Encoder(net("encoder"), files["encoder"]),
-        swapper=swapper,
-        latent=latent,
-        landmarks=Landmarks(net("landmarks"), files["landmarks"]) if "landmarks" in models else None,
-        occluder=Occluder(net("occluder")) if "occluder" in models else None,
-        enhancer=Enhancer(net("enhancer")) if "enhancer" in models else None,
-    )
-    return NeuralEngine(entry.name, networks, style)
-
-
-def _instantid(entry: EngineEntry, manifest: Manifest, store: ModelStore, runtime: Runtime, style: Style) -> Engine:
-    import torch
-
-    from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
-    from nanoswap.pipelines.denoiser import Denoiser
-    from nanoswap.pipelines.identity import Identity
-    from nanoswap.pipelines.instantid import InstantIdEngine, Networks
-    from nanoswap.pipelines.instantid_load import load_parts
-    from nanoswap.pipelines.latents import Autoencoder
-    from nanoswap.pipelines.masks import Occluder
-    from nanoswap.pipelines.onnx_net import OnnxNet
-
-    recipe = entry.recipe
-    assert recipe is not None
-    if runtime.threads and runtime.device == "cpu":
-        torch.set_num_threads(runtime.threads)
-    roles: dict[Role, str] = {manifest.models[name].role: name for name in _present(entry, store)}
-    files: dict[Role, bytes] = {role: store.read(name) for role, name in roles.items()}
-    dtype: torch.dtype = getattr(torch, runtime.dtype)
-    loaded = load_parts(files, recipe, device=runtime.device, dtype=dtype)
-
-    def net(role: Role) -> OnnxNet:
-        return OnnxNet(files[role], device=runtime.device, threads=runtime.threads, batching=runtime.batching)
-
-    engine = InstantIdEngine(
-        entry.name,
-        Networks(
-            detector=Detector(net("detector")),
-            encoder=Encoder(net("encoder"), files["encoder"]),
-            identity=Identity(loaded.resampler, guided=recipe.guided),
-            autoencoder=Autoencoder(loaded.vae),
-            denoiser=Denoiser(loaded.parts, recipe, device=runtime.device, dtype=dtype, compile=runtime.compile),
-            landmarks=Landmarks(net("landmarks"), files["landmarks"]) if "landmarks" in files else None,
-            occluder=Occluder(net("occluder")) if "occluder" in files else None,
-        ),
-        style,
-        step_batch=runtime.step_batch,
-        admitted=runtime.admitted,
-    )
-    engine.warm()
-    return engine
-
-
-def _swapper(model: Model, data: bytes, net: OnnxNet, runtime: Runtime) -> tuple[SwapNet, Callable[[Floats], Floats]]:
-    """The network, and what an identity goes through before it."""
-    from nanoswap.pipelines.blob import Scaling
-    from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, find_projection, project
-
-    latent: Callable[[Floats], Floats] = np.copy
-    if model.parameters["latent"] == "projected":
-        latent = partial(project, projection=find_projection(data))
-    if runtime.swapper == "onnx":
-        scaling = Scaling(float(model.parameters["mean"]), float(model.parameters["std"]))
-        return OnnxSwapNet(net, scaling), latent
-    import torch
-
-    from nanoswap.pipelines.shared_net import SharedNet
-    from nanoswap.pipelines.swap_net_torch import load_torch_net
-
-    _check_torch(model)
-    if runtime.threads and runtime.device == "cpu":
-        torch.set_num_threads(runtime.threads)
-    torch_net = load_torch_net(
-        data,
-        device=runtime.device,
-        dtype=runtime.dtype,
-        reference=lambda target, source: net.forward(target, source)[0],
-    )
-    return SharedNet(torch_net, runtime.batching), latent

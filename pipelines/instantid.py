@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nanoswap.pipelines import tone
-from nanoswap.pipelines.align import FFHQ, Matrix, cut, finer, place, similarity
+from nanoswap.pipelines.align import FFHQ, Matrix, place
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks, looked_at
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.denoiser import CELL, Denoiser, Denoising
@@ -30,6 +30,7 @@ from nanoswap.pipelines.keypoint_picture import keypoint_picture
 from nanoswap.pipelines.latents import Autoencoder, to_tensor
 from nanoswap.pipelines.masks import Occluder, region, soft_box
 from nanoswap.pipelines.paste import Mask, paste
+from nanoswap.pipelines.portrait import corners, cut_portrait, reach, to_portrait
 from nanoswap.pipelines.roi import Roi
 from nanoswap.pipelines.step_batch import StepBatcher
 from nanoswap.pipelines.style import Style
@@ -126,8 +127,7 @@ class InstantIdEngine:
             embedding.fill(0)
 
     def footprint(self, face: Face) -> Roi:
-        corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)], np.float64)
-        every = [place(cv2.invertAffineTransform(_to_crop(face, 1)), corners)]
+        every = [corners(face, POINTS)]
         if self._nets.landmarks is not None:
             every.append(np.array(looked_at(face), np.float32).reshape(2, 2))
         low, high = np.floor(np.vstack(every).min(0)), np.ceil(np.vstack(every).max(0)) + 1
@@ -169,10 +169,9 @@ class InstantIdEngine:
                 job.wipe()
 
     def _cut(self, rgb: Rgb, face: Face) -> _Crop:
-        reach = 1 / float(np.sqrt(np.linalg.det(_to_crop(face, 1)[:, :2])))
-        size = self._nets.denoiser.recipe.size(reach)
-        matrix = _to_crop(face, size)
-        pixels = _shrunk(rgb, matrix, size, max(1, int(reach / size)))
+        size = self._nets.denoiser.recipe.size(reach(to_portrait(face, POINTS, 1), 1))
+        matrix = to_portrait(face, POINTS, size)
+        pixels = cut_portrait(rgb, matrix, size)
         mask = _oval(size) if self._nets.landmarks is None else self._region(rgb, face, matrix, size)
         np.minimum(mask, soft_box(size), out=mask)
         if self._nets.occluder is not None:
@@ -199,22 +198,6 @@ def cells(mask: Mask) -> Tensor:
     side = len(mask) // CELL
     most = mask.reshape(side, CELL, side, CELL).max((1, 3))
     return torch.from_numpy((most >= _SEEN).astype(np.float32))[None, None]
-
-
-def _to_crop(face: Face, size: int) -> Matrix:
-    """Picture to a crop of `size` px, the eyes level."""
-    return similarity(face.points, POINTS * np.float32(size))
-
-
-def _shrunk(rgb: Rgb, matrix: Matrix, size: int, k: int) -> Rgb:
-    """The crop, of the means of `k` by `k` pixels: without, a face of more pixels than the crop has would lose some and
-    keep others."""
-    if k == 1:
-        return cut(rgb, matrix, size)
-    fine = cut(rgb, finer(matrix, k), size * k)
-    crop = np.asarray(cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
-    fine.fill(0)
-    return crop
 
 
 def _oval(size: int) -> Mask:

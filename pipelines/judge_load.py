@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from nanoswap.pipelines.blob import Scaling, to_blob
 from nanoswap.pipelines.engine import Rgb
-from nanoswap.pipelines.engines import Runtime
 from nanoswap.pipelines.judge import Dense, Features, Find, Identify, Judge
-from nanoswap.pipelines.manifest import EngineEntry, Manifest, Model, Role
+from nanoswap.pipelines.manifest import EngineEntry, Manifest, Model
 from nanoswap.pipelines.model_store import ModelStore
+from nanoswap.pipelines.roles import Role
+from nanoswap.pipelines.runtime import Runtime
 
 _SIDE: Final = 299  # px, what networks of the Inception kind take
 

@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanoswap.pipelines.align import FFHQ, Matrix, cut, finer, place, similarity
+from nanoswap.pipelines.align import FFHQ, place
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Pair, Request, Rgb, Source
 from nanoswap.pipelines.face import Face, Floats
 from nanoswap.pipelines.latents import to_tensor
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.paste import Mask, paste
+from nanoswap.pipelines.portrait import corners, cut_portrait, to_portrait
 from nanoswap.pipelines.roi import Roi
 from nanoswap.pipelines.shape import HULL, frame_of
 
@@ -94,11 +95,10 @@ class KleinEngine:
         return tuple(faces)
 
     def prepare(self, rgb: Rgb, face: Face) -> KleinSource:
-        return KleinSource(_crop(rgb, _to_crop(face, self._size), self._size))
+        return KleinSource(cut_portrait(rgb, to_portrait(face, POINTS, self._size), self._size))
 
     def footprint(self, face: Face) -> Roi:
-        corners = np.array([(0, 0), (1, 0), (0, 1), (1, 1)], np.float64)
-        every = place(cv2.invertAffineTransform(_to_crop(face, 1)), corners)
+        every = corners(face, POINTS)
         low, high = np.floor(every.min(0)), np.ceil(every.max(0)) + 1
         return Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
@@ -108,14 +108,14 @@ class KleinEngine:
             raise TypeError("a source that another engine prepared")
         return [self._paint(rgb, face, source, request) for rgb, face in pairs]
 
-    def warm_up(self) -> None:
+    def warm(self) -> None:
         """Make one face of nothing, so that the first person doesn't wait for what is only done once."""
         blank = np.full((self._size, self._size, 3), 127, np.uint8)
         self._made(blank, blank, Request(CancelToken()))
 
     def _paint(self, rgb: Rgb, face: Face, source: KleinSource, request: Request) -> Roi:
-        matrix = _to_crop(face, self._size)
-        crop = _crop(rgb, matrix, self._size)
+        matrix = to_portrait(face, POINTS, self._size)
+        crop = cut_portrait(rgb, matrix, self._size)
         try:
             made = self._made(crop, source.pixels, request)
         finally:
@@ -167,22 +167,6 @@ class KleinEngine:
             yield
         finally:
             self._lock.release()
-
-
-def _to_crop(face: Face, size: int) -> Matrix:
-    """Picture to a crop of `size` px, the eyes level."""
-    return similarity(face.points, POINTS * np.float32(size))
-
-
-def _crop(rgb: Rgb, matrix: Matrix, size: int) -> Rgb:
-    """A new array. Of a face with more pixels than the crop the means of some: else it would lose the others."""
-    k = max(1, int(1 / np.sqrt(np.linalg.det(matrix[:, :2]))))
-    fine = cut(rgb, finer(matrix, k), size * k)
-    if k == 1:
-        return fine
-    crop = np.asarray(cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
-    fine.fill(0)
-    return crop
 
 
 def _mask(size: int) -> Mask:

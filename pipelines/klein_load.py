@@ -1,31 +1,29 @@
 """From the files of FLUX.2 [klein] 4B to an engine that is warm: diffusers' and transformers' own classes, no folders.
 
-The files are bytes that the store has hashed, and nothing is fetched. The text encoder is as large as the network that
+The text encoder is as large as the network that
 paints, and needed once, because the prompt is the engine's: it is loaded first and gone before the others come, so the
-two never share the device. A file that lacks a weight, or has one too many, doesn't load.
+two never share the device.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-import diffusers
 import torch
-import transformers
 from diffusers import (
     AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinInpaintPipeline,
     Flux2Transformer2DModel,
 )
-from safetensors.torch import load as read_tensors
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from nanoswap.pipelines.diffusion_files import network, quiet, text_encoder
 from nanoswap.pipelines.klein import PROMPT, SIZE, KleinEngine
+from nanoswap.pipelines.roles import Role
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 """The weights are published in bfloat16."""
@@ -41,7 +39,7 @@ _CHAT: Final = (
 _PAD: Final = "<|endoftext|>"  # `tokenizer/special_tokens_map.json` of Qwen3
 
 
-def load_klein(name: str, files: Mapping[str, bytes], *, device: str, dtype: str, size: int = SIZE) -> KleinEngine:
+def load_klein(name: str, files: Mapping[Role, bytes], *, device: str, dtype: str, size: int = SIZE) -> KleinEngine:
     """The engine, after one run. dtype: one of `DTYPES`; size: see `KleinEngine`.
 
     files, by the folder of the repository in which they lie:
@@ -56,35 +54,33 @@ def load_klein(name: str, files: Mapping[str, bytes], *, device: str, dtype: str
     for files that are not what they should be.
     """
     kind = DTYPES[dtype]
-    # They tell the operator's log about libraries that are not needed here.
-    for library in (diffusers, transformers):
-        said: Any = library.utils.logging
-        said.set_verbosity_error()
-        said.disable_progress_bar()
+    quiet()
     prompt = _prompt(files, device, kind)
     pipeline: Any = Flux2KleinInpaintPipeline(  # type: ignore[no-untyped-call]
         scheduler=FlowMatchEulerDiscreteScheduler(**_SCHEDULE),  # type: ignore[no-untyped-call]
-        vae=_network(AutoencoderKLFlux2, files["vae"], files["vae_config"]).to(device, kind),
+        vae=network(AutoencoderKLFlux2, files["vae"], files["vae_config"]).to(device, kind),
         text_encoder=None,
         tokenizer=None,
-        transformer=_network(Flux2Transformer2DModel, files["transformer"], files["transformer_config"]).to(
+        transformer=network(Flux2Transformer2DModel, files["transformer"], files["transformer_config"]).to(
             device, kind
         ),
         is_distilled=True,
     )
     pipeline.set_progress_bar_config(disable=True)
     engine = KleinEngine(name, pipeline, prompt, size=size)
-    engine.warm_up()
+    engine.warm()
     return engine
 
 
 @torch.no_grad()
-def _prompt(files: Mapping[str, bytes], device: str, kind: torch.dtype) -> Tensor:
+def _prompt(files: Mapping[Role, bytes], device: str, kind: torch.dtype) -> Tensor:
     """What the text encoder makes of `PROMPT`, (1, 512, 3 D)."""
+    shards = [files["text_encoder"], *([files["text_encoder_rest"]] if "text_encoder_rest" in files else [])]
+    encoder = text_encoder(Qwen3ForCausalLM, Qwen3Config, shards, files["text_encoder_config"], kind)
     pipeline: Any = Flux2KleinInpaintPipeline(  # type: ignore[no-untyped-call]
         scheduler=None,
         vae=None,
-        text_encoder=_text_encoder(files, kind).to(device).eval(),
+        text_encoder=encoder.to(device),
         tokenizer=_tokenizer(files["tokenizer"]),
         transformer=None,
     )
@@ -92,40 +88,7 @@ def _prompt(files: Mapping[str, bytes], device: str, kind: torch.dtype) -> Tenso
     return prompt
 
 
-def _network(kind: Any, weights: bytes, config: bytes) -> Any:
-    with torch.device("meta"):
-        network = kind.from_config(_object(config))
-    network.load_state_dict(read_tensors(weights), strict=True, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def _text_encoder(files: Mapping[str, bytes], kind: torch.dtype) -> Any:
-    tensors = read_tensors(files["text_encoder"])
-    if "text_encoder_rest" in files:
-        tensors |= read_tensors(files["text_encoder_rest"])
-    made: Any = Qwen3ForCausalLM.from_pretrained(
-        None,
-        config=Qwen3Config.from_dict(_object(files["text_encoder_config"])),
-        state_dict=tensors,
-        # Not by `to`, which would round the angles of its positions as well.
-        dtype=kind,
-        output_loading_info=True,
-    )
-    encoder, said = made
-    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if said[what]:
-            raise ValueError(f"the text encoder's files have {what.replace('_', ' ')}: {min(map(str, said[what]))}")
-    return encoder
-
-
 def _tokenizer(data: bytes) -> Any:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=Tokenizer.from_str(data.decode()), pad_token=_PAD, chat_template=_CHAT
     )
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    config = json.loads(data)
-    if not isinstance(config, dict):
-        raise ValueError("a configuration is not an object")
-    return config

@@ -15,56 +15,16 @@ from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from nanoswap.pipelines.recipe import Recipe
+from nanoswap.pipelines.roles import NEEDED, SECOND, Kind, Role
 
-Role = Literal[
-    "detector",
-    "encoder",
-    "landmarks",
-    "swapper",
-    "occluder",
-    "enhancer",
-    "features",
-    # What a diffusion network is made of, and how large each part is (the JSON beside it).
-    "unet",
-    "unet_config",
-    "vae",
-    "vae_config",
-    "text_encoder",
-    "text_encoder_config",
-    "text_encoder_2",
-    "text_encoder_2_config",
-    "vocabulary",
-    "merges",
-    # InstantID: the network that sees where the face's points are, and the tokens of whose face it is to be.
-    "identity_net",
-    "identity_net_config",
-    "face_adapter",
-    # PuLID: other tokens of the same face, from a picture of it.
-    "second_adapter",
-    "vision",
-    "parser",
-]
-Kind = Literal["mesh", "neural", "instantid"]
 Parameter = float | int | str
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_PARTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2", "identity_net")
-#: The roles that an engine of a kind can't do without.
-_NEEDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
-    {
-        "mesh": frozenset(),
-        "neural": frozenset({"detector", "encoder", "swapper"}),
-        "instantid": frozenset({"detector", "encoder", "vocabulary", "merges", "face_adapter"})
-        | {name for part in _PARTS for name in (part, f"{part}_config")},
-    }
-)
-#: Roles of which an engine has all or none.
-_TOGETHER: Final = frozenset({"second_adapter", "vision", "parser"})
 _LATENTS: Final = ("projected", "unit")
 _RESERVED: Final = "models.lock"  # where the store keeps its records
 _NOTHING: Final[Mapping[str, Parameter]] = MappingProxyType({})
@@ -116,8 +76,8 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineEntry:
-    """needs: models without which the engine doesn't load; uses: those it takes when the store has them; recipe: of a
-    kind that works by diffusion."""
+    """needs: models without which the engine doesn't load; uses: those it takes when the store has them; recipe: of
+    the kind instantid."""
 
     name: str
     label: str
@@ -135,7 +95,7 @@ class EngineEntry:
     @property
     def seeded(self) -> bool:
         """Whether it begins with noise, so that another seed gives another picture."""
-        return self.kind == "instantid"
+        return self.kind in ("instantid", "klein")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +209,16 @@ def _engine(name: str, entry: dict[str, Any], models: Mapping[str, Model]) -> En
     roles = [models[one].role for one in (*engine.needs, *engine.uses)]
     if len(set(roles)) != len(roles):
         raise ManifestError(f"engine '{name}' has two models of one role")
-    missing = _NEEDED[engine.kind] - {models[one].role for one in engine.needs}
+    missing = NEEDED[engine.kind] - {models[one].role for one in engine.needs}
     if missing:
         raise ManifestError(f"engine '{name}' needs a model for: {', '.join(sorted(missing))}")
     if (engine.recipe is not None) != (engine.kind == "instantid"):
         raise ManifestError(f"engine '{name}' of kind {engine.kind} has {'a' if engine.recipe else 'no'} recipe")
-    if 0 < len(_TOGETHER & set(roles)) < len(_TOGETHER):
-        raise ManifestError(f"engine '{name}' has all of these or none: {', '.join(sorted(_TOGETHER))}")
+    second = SECOND & {models[one].role for one in engine.needs}
+    if SECOND & set(roles) and second != SECOND:
+        raise ManifestError(f"engine '{name}' needs all of these or none: {', '.join(sorted(SECOND))}")
+    if engine.recipe is not None and (engine.recipe.second_scale > 0) != bool(second):
+        raise ManifestError(f"engine '{name}' has a second_scale above 0 if, and only if, it has a second adapter")
     return engine
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nanoswap.pipelines.engine import Engine
-from nanoswap.pipelines.engines import Device, Runtime, Swapper, check_engine, load_engine
+from nanoswap.pipelines.engines import check_engine, load_engine
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.model_store import ModelStore
+from nanoswap.pipelines.runtime import Device, Runtime, Swapper
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.window import Batching
 from nanoswap.serve.environment import SettingsError, integer, number, one_of

@@ -32,9 +32,10 @@ from insightface.model_zoo.inswapper import INSwapper
 from nanoswap.pipelines.align import template
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Request
-from nanoswap.pipelines.engines import Runtime, load_engine
+from nanoswap.pipelines.engines import load_engine
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.model_store import ModelStore
+from nanoswap.pipelines.runtime import Runtime
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.window import Batching
 from tests.stand_ins.people import people

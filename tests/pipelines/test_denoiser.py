@@ -19,13 +19,15 @@ from torch import Tensor
 
 from nanoswap.pipelines.denoiser import Denoiser, Denoising, Schedule
 from nanoswap.pipelines.identity import Identity
-from nanoswap.pipelines.instantid_load import Loaded, load_parts
+from nanoswap.pipelines.instantid_parts import Loaded, load_parts
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.recipe import Recipe
 from tests.stand_ins import diffusion
 
 FAST = Recipe(steps=4, sizes=(64, 128), strength=0.75, face_scale=0.6, prompt="of a person")
 GUIDED = Recipe(steps=6, sizes=(64, 128), spacing="leading", guidance=5.0, prompt="of a person", negative="of")
+#: Without Lightning's UNet, and without a second adapter.
+NAMES = Manifest.read().engines["instantid-quality"].needs
 SIZE = 64
 CELLS = SIZE // 8
 
@@ -41,7 +43,7 @@ def _one_thread() -> Any:
 
 def files() -> Mapping[Any, bytes]:
     manifest, made = Manifest.read(), diffusion.diffusion_files()
-    return {manifest.models[name].role: data for name, data in made.items() if name != "sdxl_lightning_4step"}
+    return {manifest.models[name].role: data for name, data in made.items() if name in NAMES}
 
 
 def loaded(recipe: Recipe) -> Loaded:
@@ -113,7 +115,7 @@ def published(recipe: Recipe, person: int, seed: int, picture: int, crop: int) -
     net.load_state_dict(diffusion.identity_net().state_dict())
     unet = type(diffusion.unet()).from_config(diffusion.unet().config)
     unet.load_state_dict(diffusion.unet().state_dict())
-    from nanoswap.pipelines.instantid_load import _tokenizer, _words
+    from nanoswap.pipelines.instantid_parts import _tokenizer, _words
 
     words = _words(*(diffusion.diffusion_files()[name] for name in ("clip_vocabulary", "clip_merges")))
     pipe: Any = Published(
@@ -212,7 +214,7 @@ def test_no_prompt_is_not_the_prompt() -> None:
     assert ours(GUIDED)[2].parts.prompt.shape == (2, 77, diffusion.CROSS)
     assert not torch.allclose(loaded(replace(FAST, prompt="")).parts.prompt, prompt)
     # The one word of the merges is a word and not two letters.
-    from nanoswap.pipelines.instantid_load import _tokenizer, _words
+    from nanoswap.pipelines.instantid_parts import _tokenizer, _words
 
     words = _words(*(diffusion.diffusion_files()[name] for name in ("clip_vocabulary", "clip_merges")))
     tokenizer = _tokenizer(*words, pad="!")

@@ -268,7 +268,7 @@ def test_pixels_are_wiped(
 
         return call
 
-    monkeypatch.setattr(module, "_crop", kept(module._crop, None))
+    monkeypatch.setattr(module, "cut_portrait", kept(module.cut_portrait, None))
     monkeypatch.setattr(module, "paste", kept(module.paste, 1))
     swapped(engine, astronaut, hopper)
     assert len(arrays) == 2
@@ -305,7 +305,7 @@ def test_engine_is_warm_and_has_dropped_its_text_encoder(monkeypatch: pytest.Mon
         return answer
 
     encoders: list[weakref.ref[Any]] = []
-    load_text_encoder = klein_load._text_encoder
+    load_text_encoder = klein_load.text_encoder
 
     def follow(*args: Any) -> Any:
         encoder = load_text_encoder(*args)
@@ -313,7 +313,7 @@ def test_engine_is_warm_and_has_dropped_its_text_encoder(monkeypatch: pytest.Mon
         return encoder
 
     monkeypatch.setattr(KleinEngine, "_made", count)
-    monkeypatch.setattr(klein_load, "_text_encoder", follow)
+    monkeypatch.setattr(klein_load, "text_encoder", follow)
     engine = load_klein("klein", FILES, device="cpu", dtype="bfloat16", size=64)
     assert made == [(64, 64, 3)]
     gc.collect()

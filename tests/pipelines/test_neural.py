@@ -24,13 +24,14 @@ from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
 from nanoswap.pipelines.blob import Scaling, to_blob
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Request
-from nanoswap.pipelines.engines import EngineUnknown, EngineUnusable, Runtime, check_engine, load_engine
+from nanoswap.pipelines.engines import EngineUnknown, EngineUnusable, check_engine, load_engine
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.image import ImageLimits, decode
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.model_store import ModelCorrupt, ModelError, ModelMissing, ModelStore
 from nanoswap.pipelines.neural import NeuralEngine, NeuralSource
 from nanoswap.pipelines.onnx_net import DeviceMissing, NotSelfContained, OnnxNet
+from nanoswap.pipelines.runtime import Runtime
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.swap import SwapOptions, swap_image
 from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, find_projection, project

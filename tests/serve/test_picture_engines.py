@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from nanoswap.client import Client, RequestError
-from nanoswap.pipelines.manifest import Role
 from nanoswap.pipelines.model_store import ModelError
 from nanoswap.pipelines.mp4 import Encoder
+from nanoswap.pipelines.roles import Role
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
 from nanoswap.serve.cli import main

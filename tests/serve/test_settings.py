@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanoswap.pipelines.engines import Runtime
+from nanoswap.pipelines.runtime import Runtime
 from nanoswap.serve.settings import Settings, SettingsError
 
 GOOD = {

@@ -18,6 +18,8 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from tests.stand_ins.pulid import eva, parser, pulid
+
 TEXT = 32  # width of each text encoder; together they are as wide as the cross attention
 CROSS = 2 * TEXT
 QUERIES = 16  # tokens of a face, as InstantID has
@@ -136,6 +138,12 @@ def face_adapter() -> dict[str, dict[str, torch.Tensor]]:
     return {"image_proj": resampler, "ip_adapter": attention}
 
 
+def attention_widths() -> list[int]:
+    """Of the layers of cross attention, in the order in which published files count them."""
+    names = [name for name in unet().attn_processors if name.endswith("attn2.processor")]
+    return [unet().get_submodule(name.removesuffix(".processor")).inner_dim for name in names]
+
+
 @cache
 def diffusion_files() -> dict[str, bytes]:
     """By the names of the real manifest."""
@@ -159,4 +167,7 @@ def diffusion_files() -> dict[str, bytes]:
     files["instantid_adapter"] = adapter.getvalue()
     files["clip_vocabulary"] = json.dumps(vocabulary()).encode()
     files["clip_merges"] = MERGES.encode()
+    files["pulid"] = pulid(CROSS, attention_widths())
+    files["eva02_clip_l_336"] = eva()
+    files["bisenet_resnet_34"] = parser().SerializeToString()
     return files

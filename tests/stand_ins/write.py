@@ -35,7 +35,7 @@ FILES: dict[str, Callable[[], onnx.ModelProto]] = {
     "inception": features,
 }
 ENGINES = ("mesh", "inswapper", "hyperswap")
-DIFFUSION = ("instantid", "instantid-quality")
+DIFFUSION = ("instantid", "instantid-quality", "instantid-pulid", "klein")
 #: In place of the real recipes': what runs on a processor.
 SMALL: dict[str, Any] = {"sizes": (64, 128), "prompt": "of a person"}
 
@@ -49,8 +49,11 @@ def write(folder: Path, leave_out: Collection[str] = ()) -> Path:
     engines = list(ENGINES)
     if find_spec("torch") is not None:
         from tests.stand_ins.diffusion import diffusion_files
+        from tests.stand_ins.klein import klein
 
         files |= diffusion_files()
+        roles = {real.models[name].role: name for name in real.engines["klein"].needs}
+        files |= {roles[role]: data for role, data in klein().items()}
         engines += DIFFUSION
     text = ["[licences.none]", 'title = "Made for tests"', 'source = "tests/stand_ins"', "commercial = true"]
     for name, data in files.items():

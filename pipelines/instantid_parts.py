@@ -1,0 +1,122 @@
+"""From files of weights to the parts of the flagship: diffusers' and transformers' own classes.
+
+What is only needed once (tokenizers, text encoders: the prompt is the engine's) is gone afterwards.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+import transformers
+from diffusers import AutoencoderKL, ControlNetModel, EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import UNet2DConditionModel as UNet
+from torch import nn
+
+from nanoswap.pipelines.denoiser import Parts
+from nanoswap.pipelines.diffusion_files import network, quiet, settings, text_encoder
+from nanoswap.pipelines.face_attention import Adapter, install
+from nanoswap.pipelines.pulid import Pulid
+from nanoswap.pipelines.recipe import Recipe
+from nanoswap.pipelines.roles import Role
+
+_ENCODERS: Final[tuple[tuple[Any, Role, Role], ...]] = (
+    (transformers.CLIPTextModel, "text_encoder", "text_encoder_config"),
+    (transformers.CLIPTextModelWithProjection, "text_encoder_2", "text_encoder_2_config"),
+)
+_BEGIN: Final = "<|startoftext|>"  # OpenAI CLIP's vocabulary
+_END: Final = "<|endoftext|>"
+_LONGEST: Final = 77  # tokens
+_PAD_2: Final = "!"  # what OpenCLIP's encoder was trained with; `tokenizer_2` of SDXL
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """parts for the `Denoiser`; the autoencoder; the resampler of the face adapter; the second adapter, where its files
+    are. All on the device, in the dtype."""
+
+    parts: Parts
+    vae: Any
+    resampler: Any
+    pulid: Pulid | None
+
+
+def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtype: torch.dtype) -> Loaded:
+    """The parts of an `instantid` engine, of what the manifest says that it needs.
+
+    Raises whatever diffusers, transformers, torch and json raise for files that are not what they should be.
+    """
+    quiet()
+    unet = network(UNet, files["unet"], files["unet_config"]).to(device, dtype)
+    identity_net = network(ControlNetModel, files["identity_net"], files["identity_net_config"]).to(device, dtype)
+    vae = network(AutoencoderKL, files["vae"], files["vae_config"]).to(device, dtype)
+    encoders = [
+        text_encoder(kind, transformers.CLIPTextConfig, [files[role]], files[config], dtype).to(device)
+        for kind, role, config in _ENCODERS
+    ]
+    vocabulary, merges = _words(files["vocabulary"], files["merges"])
+    pipeline: Any = StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
+        tokenizer=_tokenizer(vocabulary, merges, pad=_END),
+        tokenizer_2=_tokenizer(vocabulary, merges, pad=_PAD_2),
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(),  # type: ignore[no-untyped-call]
+        add_watermarker=False,
+    )
+    with torch.inference_mode():
+        prompt, nothing, pooled, pooled_nothing = pipeline.encode_prompt(
+            recipe.prompt,
+            device=torch.device(device),
+            do_classifier_free_guidance=recipe.guided,
+            negative_prompt=recipe.negative or None,
+        )
+    adapter = torch.load(io.BytesIO(files["face_adapter"]), map_location="cpu", weights_only=True)
+    pipeline.load_ip_adapter(adapter, subfolder="", weight_name="", image_encoder_folder=None, low_cpu_mem_usage=False)
+    pipeline.set_ip_adapter_scale(recipe.face_scale)
+    resampler = unet.encoder_hid_proj.image_projection_layers[0]
+    # The tokens are made once per face, not once per step.
+    unet.encoder_hid_proj = nn.Identity()
+    pulid = None
+    if "second_adapter" in files:
+        pulid = Pulid.load(
+            files["second_adapter"], files["vision"], device=device, dtype=dtype, scale=recipe.second_scale
+        )
+        install(unet, [Adapter(adapter["ip_adapter"], recipe.face_scale), pulid.adapter])
+    # The adapter's file is in float32, and what was loaded of it isn't what the UNet is.
+    unet.to(device, dtype).requires_grad_(False)
+    resampler.to(device, dtype).eval().requires_grad_(False)
+    if device.startswith("cuda"):
+        for part in (unet, identity_net, vae):
+            part.to(memory_format=torch.channels_last)
+    guided = recipe.guided
+    parts = Parts(
+        unet,
+        identity_net,
+        torch.cat([nothing, prompt]) if guided else prompt,
+        torch.cat([pooled_nothing, pooled]) if guided else pooled,
+    )
+    return Loaded(parts, vae, resampler, pulid)
+
+
+def _words(vocabulary: bytes, merges: bytes) -> tuple[dict[str, int], list[tuple[str, ...]]]:
+    pairs = [tuple(line.split()) for line in merges.decode().splitlines() if line and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError("the merges are not two words a line")
+    return settings(vocabulary), pairs
+
+
+def _tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, ...]], pad: str) -> Any:
+    return transformers.CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,  # type: ignore[arg-type]
+        bos_token=_BEGIN,
+        eos_token=_END,
+        unk_token=_END,
+        pad_token=pad,
+        model_max_length=_LONGEST,
+    )
