@@ -17,6 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from nanoswap.pipelines import klein as module
 from nanoswap.pipelines import klein_load
+from nanoswap.pipelines import portrait as portrait_module
 from nanoswap.pipelines.align import place, similarity
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Request
@@ -281,8 +282,8 @@ def test_a_fine_crop_on_the_way_is_wiped(engine: KleinEngine, monkeypatch: pytes
     rgb = cv2.resize(portrait("astronaut"), None, fx=4, fy=4)
     (face, *_) = engine.detect(rgb)
     arrays: list[np.ndarray] = []
-    cut = module.cut
-    monkeypatch.setattr(module, "cut", lambda *args: arrays.append(cut(*args)) or arrays[-1])
+    cut = portrait_module.cut
+    monkeypatch.setattr(portrait_module, "cut", lambda *args: arrays.append(cut(*args)) or arrays[-1])
     source = engine.prepare(rgb, face)
     assert arrays[0].shape[0] > SIZE
     assert not arrays[0].any()

@@ -1,5 +1,7 @@
 """The manifest: what is wrong with one is said when it is read, and the built-in one says what was published."""
 
+import re
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +58,44 @@ PUBLISHED = {
     "w600k_r50.onnx": ("4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43", 174383860),
     "2d106det.onnx": ("f001b856447c413801ef5c42091ed0cd516fcd21f2d6b79635b1e733a7109dbf", None),
     "GFPGANv1.4.onnx": ("6548e54cbcf248af385248f0c1193b359c37a0f98b836282b09cf48af4fd2b73", None),
+    "glintr100.onnx": ("4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf", None),
+    "sdxl_unet.safetensors": ("83e012a805b84c7ca28e5646747c90a243c65c8ba4f070e2d7ddc9d74661e139", 5135149760),
+    "sdxl_unet.json": ("30ebc70750223e59006f7f2b4e1e6c102570aa19a9c4ae3e1fbe7591332dbae6", 1680),
+    "sdxl_vae.safetensors": ("bcb60880a46b63dea58e9bc591abe15f8350bde47b405f9c38f4be70c6161e68", 167335342),
+    "sdxl_vae.json": ("0b331c8ac22ded5f9997a144a575c1d113d6169aff262c353f39015bd24a6264", 642),
+    "sdxl_text_encoder.safetensors": ("660c6f5b1abae9dc498ac2d21e1347d2abdb0cf6c0c0c8576cd796491d9a6cdd", 246144152),
+    "sdxl_text_encoder.json": ("39b8b2e4b1949e36969caa425b6c81c68bace99198dd9078ce05d16ad401fe7f", 565),
+    "sdxl_text_encoder_2.safetensors": ("ec310df2af79c318e24d20511b601a591ca8cd4f1fce1d8dff822a356bcdb1f4", 1389382176),
+    "sdxl_text_encoder_2.json": ("a892d1c3a69a7e9247a24de2bc1d5891e3109a54696e53be20093af671072c34", 575),
+    "clip_vocabulary.json": ("e089ad92ba36837a0d31433e555c8f45fe601ab5c221d4f607ded32d9f7a4349", 1059962),
+    "clip_merges.txt": ("9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a", 524619),
+    "instantid_net.safetensors": ("c8127be9f174101ebdafee9964d856b49b634435cf6daa396d3f593cf0bbbb05", 2502139136),
+    "instantid_net.json": ("2480c42f363d712faae8d0e17cb850a5d1e4cafc232fbd022b1d43eee45234eb", None),
+    "instantid_ip-adapter.bin": ("02b3618e36d803784166660520098089a81388e61a93ef8002aa79a5b1c546e1", 1691134141),
+    "flux2_klein_4b.safetensors": ("9f29f9edcfdae452a653ffb51a534ca4decd389952c225724ff3b94042612a6e", 7751109744),
+    "flux2_klein_4b.json": ("09733c74a3da6d17dd0a0472a091a8950c7c6935889c32c16cc800ede05029de", 541),
+    "flux2_vae.safetensors": ("ca70d2202afe6415bdbcb8793ba8cd99fd159cfe6192381504d6c4d3036e0f04", 168120878),
+    "flux2_vae.json": ("0d6dfb69ae95a5e2ac9836284bbb63d8b38ce67b25ba2dff380752b2a10ab948", 821),
+    "flux2_text_1.safetensors": (
+        "8c0506e7f4936fa7e26183a4fd8da4e2bdbc5990ba64ae441f965d51228f36ea",
+        4967215360,
+    ),
+    "flux2_text_2.safetensors": (
+        "82f2bd839378541b0557bfabaf37c7d3d637071fdcb73302dedd7cf61162ce07",
+        3077766632,
+    ),
+    "flux2_text_encoder.json": ("214b4c29a0d975e9fddf9994a5673f22cb2c4c5750352f9227c2c3251ebeab40", 1536),
 }
 #: Nobody has published a SHA-256 of these.
-UNPUBLISHED = {"glintr100.onnx", "hyperswap_1a_256.onnx", "xseg_1.onnx"}
+UNPUBLISHED = {
+    "hyperswap_1a_256.onnx",
+    "xseg_1.onnx",
+    "sdxl_lightning_4step_unet.safetensors",
+    "pulid_v1.1.safetensors",
+    "eva02_large_patch14_clip_336.safetensors",
+    "bisenet_resnet_34.onnx",
+    "flux2_tokenizer.json",
+}
 
 
 def read(folder: Path, text: str) -> Manifest:
@@ -158,4 +195,64 @@ def test_built_in_manifest_ships_no_stand_in_and_fetches_by_https_only() -> None
 def test_built_in_licences_that_forbid_commerce_are_the_known_ones() -> None:
     found = Manifest.read()
     gated = {name for name, model in found.models.items() if not model.licence.commercial}
-    assert gated == set(found.models) - {"xseg_1", "gfpgan_1_4"}
+    parts = [name for name in found.models if name.startswith(("sdxl_", "clip_", "flux2_"))]
+    assert gated == set(found.models) - {"xseg_1", "gfpgan_1_4", "eva02_clip_l_336", "bisenet_resnet_34", *parts}
+    assert len(parts) == 19
+    # An engine that a service may earn with, and one that asks for InstantID's own licence.
+    needs = {name: {found.models[one].licence.name for one in engine.needs} for name, engine in found.engines.items()}
+    assert needs["klein"] == {"apache-flux"}
+    assert needs["instantid"] == {"insightface-non-commercial", "openrail", "instantid-research"}
+
+
+RECIPE = "recipe = { steps = 4, sizes = [512], strength = 0.75 }"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "named"),
+    [
+        ("recipe = 4", "is no table"),
+        ("", "of kind instantid has no recipe"),
+        ("recipe = { steps = 4 }", "says nothing of its sizes"),
+        ("recipe = { steps = 4, sizes = [512], stepz = 3 }", "a key that nobody knows: stepz"),
+        ("recipe = { steps = 0, sizes = [512] }", "steps are from 1"),
+        ('recipe = { steps = "4", sizes = [512] }', "no whole number"),
+        ("recipe = { steps = 4, sizes = [] }", "one or more"),
+        ("recipe = { steps = 4, sizes = [1024, 512] }", "ascending"),
+        ("recipe = { steps = 4, sizes = [500] }", "multiples of 64"),
+        ("recipe = { steps = 4, sizes = [512.0] }", "no whole numbers"),
+        ("recipe = { steps = 4, sizes = [512], strength = 0.2 }", "leaves at least one step"),
+        ("recipe = { steps = 4, sizes = [512], strength = 1.5 }", "up to 1"),
+        ('recipe = { steps = 4, sizes = [512], spacing = "even" }', "leading or trailing"),
+        ("recipe = { steps = 4, sizes = [512], net_scale = inf }", "from 0 to 20"),
+        ("recipe = { steps = 4, sizes = [512], second_scale = 0.5 }", "only if, it has a second adapter"),
+    ],
+)
+def test_recipes_that_make_no_sense(tmp_path: Path, recipe: str, named: str) -> None:
+    built_in = resources.files("nanoswap.pipelines").joinpath("models.toml").read_text("utf-8")
+    start = built_in.index("[engines.instantid]")
+    end = built_in.index("[engines.instantid-quality]")
+    mine = "".join(line for line in built_in[start:end].splitlines(True) if not line.startswith("recipe"))
+    assert read(tmp_path, built_in[:start] + mine + RECIPE).engines["instantid"].recipe is not None
+    with pytest.raises(ManifestError, match=named):
+        read(tmp_path, built_in[:start] + mine + recipe)
+
+
+@pytest.mark.parametrize(
+    "lacks", ["instantid_adapter", "sdxl_unet_config", "clip_merges", "pulid", "bisenet_resnet_34"]
+)
+def test_engine_of_diffusion_that_lacks_a_part(tmp_path: Path, lacks: str) -> None:
+    built_in = resources.files("nanoswap.pipelines").joinpath("models.toml").read_text("utf-8")
+    with pytest.raises(ManifestError, match="needs"):
+        read(tmp_path, re.sub(rf'"{lacks}",? ?', "", built_in))
+
+
+def test_engines_say_what_they_swap() -> None:
+    found = Manifest.read().engines
+    assert [name for name, engine in found.items() if engine.clips] == [
+        "mesh", "inswapper", "inswapper-fp16", "hyperswap"
+    ]  # fmt: skip
+    assert {name for name, engine in found.items() if engine.seeded} == {*found} - {
+        name for name, engine in found.items() if engine.clips
+    }
+    lanes = {name: engine.recipe for name, engine in found.items() if engine.recipe is not None}
+    assert [(recipe.run, recipe.guided) for recipe in lanes.values()] == [(3, False), (24, True), (3, False)]
