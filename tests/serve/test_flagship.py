@@ -98,21 +98,22 @@ def test_config_says_what_the_engines_are(api: Api) -> None:
     assert {"unet", "identity_net", "face_adapter"} <= {model["role"] for model in offered[1]["models"]}
 
 
-def test_people_who_swap_together_get_what_they_get_alone(flagship: Service, api: Api, hopper: bytes) -> None:
+def test_swaps_that_run_together_are_those_that_run_alone(flagship: Service, hopper: bytes) -> None:
     target = png(portrait("astronaut"))
-    sources = [hopper, jpeg(portrait("astronaut")), hopper, jpeg(portrait("astronaut"))]
-    people = [Api(flagship.url, flagship.sign_in()) for _ in range(4)]
+    sources = [hopper, jpeg(portrait("astronaut"))]  # two places in line are an account's number
+    people = [Api(flagship.url, flagship.sign_in()) for _ in sources]
 
     def one(index: int) -> np.ndarray:
         return swapped(people[index], sources[index], target, seed=str(index), engine="instantid-quality")
 
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(one, range(4)))
-    for index, made in enumerate(together):
-        alone = swapped(api, sources[index], target, seed=str(index), engine="instantid-quality")
-        assert np.abs(made - alone).max() <= 1
-    for person in people:
-        person.close()
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            together = list(pool.map(one, range(2)))
+        for index, made in enumerate(together):
+            assert np.abs(made - one(index)).max() <= 1
+    finally:
+        for person in people:
+            person.close()
 
 
 def test_seed_that_is_none_is_a_clear_error(api: Api, hopper: bytes) -> None:
