@@ -86,8 +86,8 @@ class Denoising:
 
     @torch.inference_mode()
     def wipe(self) -> None:
-        """Overwrite all that is of this face; the tokens are their source's."""
-        for each in (self.original, self.noise, self.mask, self.hint, self.latents):
+        """Overwrite all that is of this face."""
+        for each in (self.original, self.noise, self.mask, self.hint, self.latents, *self.tokens):
             each.zero_()
 
 
@@ -111,7 +111,7 @@ class Denoiser:
     @torch.inference_mode()
     def begin(self, original: Tensor, mask: Tensor, picture: Tensor, tokens: Sequence[Tensor], seed: int) -> Denoising:
         """original: float32 (1, 4, s, s), the crop's latents; mask: float32 (1, 1, s, s), 0 or 1; picture: the keypoint
-        picture, float32 (1, 3, 8 s, 8 s), 0..1; tokens: see `Denoising`."""
+        picture, float32 (1, 3, 8 s, 8 s), 0..1; tokens: see `Denoising`, which takes them over."""
         # On the processor, so that a seed means the same picture on every machine.
         noise = torch.randn(original.shape, generator=torch.Generator().manual_seed(seed)).to(self._device)
         hint = self._first_layers(picture.to(self._device, self._dtype))

@@ -35,13 +35,14 @@ def network(kind: Any, weights: bytes, config: bytes) -> Any:
     return made.eval().requires_grad_(False)
 
 
-def text_encoder(kind: Any, config_kind: Any, weights: Iterable[bytes], config: bytes, dtype: torch.dtype) -> Any:
-    """One of transformers' text encoders, of one safetensors file or several, in `dtype` but for what must stay finer.
+def encoder(kind: Any, config_kind: Any, weights: Iterable[bytes], config: bytes, dtype: torch.dtype) -> Any:
+    """One of transformers' encoders, of one safetensors file or several, in `dtype` but for what must stay finer.
     It renames what older versions called otherwise. Raises also `ValueError`."""
     tensors: dict[str, torch.Tensor] = {}
     for data in weights:
         tensors |= load(data)
-    tensors.pop("text_model.embeddings.position_ids", None)  # of files of before transformers 4.31
+    for old in ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"):
+        tensors.pop(old, None)  # of files of before transformers 4.31
     made, said = kind.from_pretrained(
         None,
         config=config_kind.from_dict(settings(config)),
@@ -52,7 +53,7 @@ def text_encoder(kind: Any, config_kind: Any, weights: Iterable[bytes], config: 
     )
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if said[what]:
-            raise ValueError(f"a text encoder's file has {what.replace('_', ' ')}: {min(map(str, said[what]))}")
+            raise ValueError(f"an encoder's file has {what.replace('_', ' ')}: {min(map(str, said[what]))}")
     return made.eval().requires_grad_(False)
 
 

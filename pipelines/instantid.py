@@ -31,6 +31,7 @@ from nanoswap.pipelines.latents import Autoencoder, to_tensor
 from nanoswap.pipelines.masks import Occluder, region, soft_box
 from nanoswap.pipelines.paste import Mask, paste
 from nanoswap.pipelines.portrait import corners, cut_portrait, reach, to_portrait
+from nanoswap.pipelines.reference import Reference
 from nanoswap.pipelines.roi import Roi
 from nanoswap.pipelines.step_batch import StepBatcher
 from nanoswap.pipelines.style import Style
@@ -55,6 +56,7 @@ class Networks:
     identity: Identity
     autoencoder: Autoencoder
     denoiser: Denoiser
+    reference: Reference | None = None
     landmarks: Landmarks | None = None
     occluder: Occluder | None = None
 
@@ -190,7 +192,10 @@ class InstantIdEngine:
         original = self._nets.autoencoder.encode(crop.pixels)
         mask = cells(crop.mask).to(original.device)
         hint = to_tensor(picture, original.device)
-        return self._nets.denoiser.begin(original, mask, hint, source.tokens, seed)
+        tokens = [each.clone() for each in source.tokens]
+        if self._nets.reference is not None:
+            tokens.append(self._nets.reference(crop.pixels))
+        return self._nets.denoiser.begin(original, mask, hint, tokens, seed)
 
 
 def cells(mask: Mask) -> Tensor:

@@ -45,6 +45,7 @@ def load_instantid(
         ),
         autoencoder=Autoencoder(loaded.vae),
         denoiser=Denoiser(loaded.parts, recipe, device=runtime.device, dtype=dtype, compile=runtime.compile),
+        reference=loaded.reference,
         landmarks=Landmarks(net("landmarks"), files["landmarks"]) if "landmarks" in files else None,
         occluder=Occluder(net("occluder")) if "occluder" in files else None,
     )

@@ -14,13 +14,15 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, ControlNetModel, EulerDiscreteScheduler, StableDiffusionXLPipeline
 from diffusers import UNet2DConditionModel as UNet
-from torch import nn
+from safetensors.torch import load
+from torch import Tensor, nn
 
 from nanoswap.pipelines.denoiser import Parts
-from nanoswap.pipelines.diffusion_files import network, quiet, settings, text_encoder
+from nanoswap.pipelines.diffusion_files import encoder, network, quiet, settings
 from nanoswap.pipelines.face_attention import Adapter, install
 from nanoswap.pipelines.pulid import Pulid
 from nanoswap.pipelines.recipe import Recipe
+from nanoswap.pipelines.reference import Reference
 from nanoswap.pipelines.roles import Role
 
 _ENCODERS: Final[tuple[tuple[Any, Role, Role], ...]] = (
@@ -35,13 +37,14 @@ _PAD_2: Final = "!"  # what OpenCLIP's encoder was trained with; `tokenizer_2` o
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """parts for the `Denoiser`; the autoencoder; the resampler of the face adapter; the second adapter, where its files
-    are. All on the device, in the dtype."""
+    """parts for the `Denoiser`; the autoencoder; the resampler of the face adapter; the second adapter and the
+    reference, where their files are. All on the device, in the dtype."""
 
     parts: Parts
     vae: Any
     resampler: Any
     pulid: Pulid | None
+    reference: Reference | None
 
 
 def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtype: torch.dtype) -> Loaded:
@@ -54,7 +57,7 @@ def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtyp
     identity_net = network(ControlNetModel, files["identity_net"], files["identity_net_config"]).to(device, dtype)
     vae = network(AutoencoderKL, files["vae"], files["vae_config"]).to(device, dtype)
     encoders = [
-        text_encoder(kind, transformers.CLIPTextConfig, [files[role]], files[config], dtype).to(device)
+        encoder(kind, transformers.CLIPTextConfig, [files[role]], files[config], dtype).to(device)
         for kind, role, config in _ENCODERS
     ]
     vocabulary, merges = _words(files["vocabulary"], files["merges"])
@@ -75,21 +78,40 @@ def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtyp
             do_classifier_free_guidance=recipe.guided,
             negative_prompt=recipe.negative or None,
         )
-    adapter = torch.load(io.BytesIO(files["face_adapter"]), map_location="cpu", weights_only=True)
-    pipeline.load_ip_adapter(adapter, subfolder="", weight_name="", image_encoder_folder=None, low_cpu_mem_usage=False)
-    pipeline.set_ip_adapter_scale(recipe.face_scale)
-    resampler = unet.encoder_hid_proj.image_projection_layers[0]
-    # The tokens are made once per face, not once per step.
+    adapters = [torch.load(io.BytesIO(files["face_adapter"]), map_location="cpu", weights_only=True)]
+    if "reference_adapter" in files:
+        adapters.append(_nested(load(files["reference_adapter"])))
+    nowhere = [""] * len(adapters)
+    pipeline.load_ip_adapter(
+        adapters, subfolder=nowhere, weight_name=nowhere, image_encoder_folder=None, low_cpu_mem_usage=False
+    )
+    face, *others = unet.encoder_hid_proj.image_projection_layers
+    # Tokens are made once per face, not once per step.
     unet.encoder_hid_proj = nn.Identity()
-    pulid = None
+    scales = [recipe.face_scale, recipe.reference_scale]
+    branches = [Adapter(one["ip_adapter"], scale) for one, scale in zip(adapters, scales, strict=False)]
+    pulid = reference = None
     if "second_adapter" in files:
         pulid = Pulid.load(
             files["second_adapter"], files["vision"], device=device, dtype=dtype, scale=recipe.second_scale
         )
-        install(unet, [Adapter(adapter["ip_adapter"], recipe.face_scale), pulid.adapter])
-    # The adapter's file is in float32, and what was loaded of it isn't what the UNet is.
-    unet.to(device, dtype).requires_grad_(False)
-    resampler.to(device, dtype).eval().requires_grad_(False)
+        branches.insert(1, pulid.adapter)
+    if len(branches) > 1:
+        install(unet, branches)
+    else:
+        pipeline.set_ip_adapter_scale(recipe.face_scale)
+    # The adapters' files are in float32, and what was loaded of them isn't what the UNet is.
+    for part in (unet, face, *others):
+        part.to(device, dtype).eval().requires_grad_(False)
+    if others:
+        vision = encoder(
+            transformers.CLIPVisionModelWithProjection,
+            transformers.CLIPVisionConfig,
+            [files["image_encoder"]],
+            files["image_encoder_config"],
+            dtype,
+        )
+        reference = Reference(vision.to(device), others[0], guided=recipe.guided)
     if device.startswith("cuda"):
         for part in (unet, identity_net, vae):
             part.to(memory_format=torch.channels_last)
@@ -100,7 +122,16 @@ def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtyp
         torch.cat([nothing, prompt]) if guided else prompt,
         torch.cat([pooled_nothing, pooled]) if guided else pooled,
     )
-    return Loaded(parts, vae, resampler, pulid)
+    return Loaded(parts, vae, face, pulid, reference)
+
+
+def _nested(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """`image_proj.latents` of a safetensors file as `latents` of `image_proj`."""
+    nested: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        section, _, name = key.partition(".")
+        nested.setdefault(section, {})[name] = value
+    return nested
 
 
 def _words(vocabulary: bytes, merges: bytes) -> tuple[dict[str, int], list[tuple[str, ...]]]:

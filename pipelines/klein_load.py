@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from nanoswap.pipelines.diffusion_files import network, quiet, text_encoder
+from nanoswap.pipelines.diffusion_files import encoder, network, quiet
 from nanoswap.pipelines.klein import PROMPT, SIZE, KleinEngine
 from nanoswap.pipelines.roles import Role
 
@@ -76,11 +76,11 @@ def load_klein(name: str, files: Mapping[Role, bytes], *, device: str, dtype: st
 def _prompt(files: Mapping[Role, bytes], device: str, kind: torch.dtype) -> Tensor:
     """What the text encoder makes of `PROMPT`, (1, 512, 3 D)."""
     shards = [files["text_encoder"], *([files["text_encoder_rest"]] if "text_encoder_rest" in files else [])]
-    encoder = text_encoder(Qwen3ForCausalLM, Qwen3Config, shards, files["text_encoder_config"], kind)
+    loaded = encoder(Qwen3ForCausalLM, Qwen3Config, shards, files["text_encoder_config"], kind)
     pipeline: Any = Flux2KleinInpaintPipeline(  # type: ignore[no-untyped-call]
         scheduler=None,
         vae=None,
-        text_encoder=encoder.to(device),
+        text_encoder=loaded.to(device),
         tokenizer=_tokenizer(files["tokenizer"]),
         transformer=None,
     )

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, get_args
 
 from nanoswap.pipelines.recipe import Recipe
-from nanoswap.pipelines.roles import NEEDED, SECOND, Kind, Role
+from nanoswap.pipelines.roles import NEEDED, TOGETHER, Kind, Role
 
 Parameter = float | int | str
 
@@ -214,11 +214,12 @@ def _engine(name: str, entry: dict[str, Any], models: Mapping[str, Model]) -> En
         raise ManifestError(f"engine '{name}' needs a model for: {', '.join(sorted(missing))}")
     if (engine.recipe is not None) != (engine.kind == "instantid"):
         raise ManifestError(f"engine '{name}' of kind {engine.kind} has {'a' if engine.recipe else 'no'} recipe")
-    second = SECOND & {models[one].role for one in engine.needs}
-    if SECOND & set(roles) and second != SECOND:
-        raise ManifestError(f"engine '{name}' needs all of these or none: {', '.join(sorted(SECOND))}")
-    if engine.recipe is not None and (engine.recipe.second_scale > 0) != bool(second):
-        raise ManifestError(f"engine '{name}' has a second_scale above 0 if, and only if, it has a second adapter")
+    for scale, together in TOGETHER.items():
+        needed = together & {models[one].role for one in engine.needs}
+        if together & set(roles) and needed != together:
+            raise ManifestError(f"engine '{name}' needs all of these or none: {', '.join(sorted(together))}")
+        if engine.recipe is not None and (getattr(engine.recipe, scale) > 0) != bool(needed):
+            raise ManifestError(f"engine '{name}' has a {scale} above 0 if, and only if, it has that adapter")
     return engine
 
 

@@ -26,7 +26,8 @@ class Recipe:
     sizes         sides of the crop in px, ascending, multiples of 64; a face is made in the least that has its pixels.
     net_scale     of what the IdentityNet adds (InstantID's own default is 0.8).
     face_scale    of the attention to the source's tokens.
-    second_scale  of the attention to PuLID's tokens, where that is there.
+    second_scale, reference_scale  of the attention to PuLID's tokens and to those of the target's look, where the
+                  engine has these adapters.
     prompt, negative  what the text encoders are given, once; negative only matters with guidance.
 
     Raises `ValueError` for what can't be run.
@@ -40,6 +41,7 @@ class Recipe:
     net_scale: float = 0.8
     face_scale: float = 0.8
     second_scale: float = 0.0
+    reference_scale: float = 0.0
     prompt: str = ""
     negative: str = ""
 
@@ -54,7 +56,7 @@ class Recipe:
             raise ValueError("sizes are one or more, ascending")
         if any(size < _CELL or size % _CELL or size > 2048 for size in self.sizes):
             raise ValueError(f"sizes are multiples of {_CELL} up to 2048")
-        scales = (self.guidance, self.net_scale, self.face_scale, self.second_scale)
+        scales = (self.guidance, self.net_scale, self.face_scale, self.second_scale, self.reference_scale)
         if not all(math.isfinite(scale) and 0 <= scale <= 20 for scale in scales):
             raise ValueError("scales are from 0 to 20")
 

@@ -33,6 +33,10 @@ Role = Literal[
     "second_adapter",
     "vision",
     "parser",
+    # IP-Adapter: tokens of what the target looks like.
+    "reference_adapter",
+    "image_encoder",
+    "image_encoder_config",
     # FLUX.2 klein.
     "transformer",
     "transformer_config",
@@ -53,5 +57,10 @@ NEEDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         | {name for part in _SDXL for name in (part, f"{part}_config")},
     }
 )
-#: Roles of which an engine needs all or none.
-SECOND: Final = frozenset({"second_adapter", "vision", "parser"})
+#: Roles of which an engine needs all or none, by the scale of its recipe that is above 0 if it does.
+TOGETHER: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "second_scale": frozenset({"second_adapter", "vision", "parser"}),
+        "reference_scale": frozenset({"reference_adapter", "image_encoder", "image_encoder_config"}),
+    }
+)

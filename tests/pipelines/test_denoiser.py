@@ -254,7 +254,7 @@ def test_step_that_fails_takes_nobody_further(monkeypatch: pytest.MonkeyPatch) -
 def test_wiped_of_everything() -> None:
     job = begin(FAST, 1, 7)
     ours(FAST)[0].step([job])
-    held = [job.latents, job.original, job.noise, job.mask, job.hint]
+    held = [job.latents, job.original, job.noise, job.mask, job.hint, *job.tokens]
     assert all(bool(each.any()) for each in held)
     job.wipe()
     assert not any(bool(each.any()) for each in held)

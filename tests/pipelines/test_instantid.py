@@ -78,7 +78,7 @@ def apart(a: np.ndarray, b: np.ndarray) -> int:
     return int((np.abs(a.astype(int) - b).max(2) > 6).sum())
 
 
-@pytest.mark.parametrize("name", ["instantid", "instantid-quality", "instantid-pulid"])
+@pytest.mark.parametrize("name", ["instantid", "instantid-quality", "instantid-pulid", "instantid-reference"])
 def test_who_where_and_seed_change_the_face_and_nothing_else_changes(models: Path, name: str) -> None:
     engine = load(models, name)
     face = engine.detect(portrait("astronaut"))[0]
@@ -202,7 +202,7 @@ def test_everything_of_a_face_is_overwritten(fast: InstantIdEngine, monkeypatch:
     crop, job, made = held
     assert not crop.any()
     assert not made.any()
-    assert not any(bool(each.any()) for each in (job.latents, job.original, job.noise, job.hint, job.mask))
+    assert not any(bool(each.any()) for each in (job.latents, job.original, job.noise, job.hint, *job.tokens))
     assert all(bool(each.any()) for each in source.tokens)
     source.wipe()
     assert not any(bool(each.any()) for each in source.tokens)
@@ -315,7 +315,7 @@ def check(name: str, store: ModelStore, **runtime: Any) -> None:
     check_engine(name, store.manifest, store, Runtime(**runtime))
 
 
-@pytest.mark.parametrize("name", ["instantid", "instantid-quality", "instantid-pulid", "klein"])
+@pytest.mark.parametrize("name", ["instantid", "instantid-quality", "instantid-pulid", "instantid-reference", "klein"])
 def test_real_weights_without_a_gpu_are_refused(tmp_path: Path, name: str) -> None:
     real = Manifest.read()
     store = ModelStore(tmp_path, real, frozenset(real.licences))

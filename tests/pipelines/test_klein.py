@@ -306,7 +306,7 @@ def test_engine_is_warm_and_has_dropped_its_text_encoder(monkeypatch: pytest.Mon
         return answer
 
     encoders: list[weakref.ref[Any]] = []
-    load_text_encoder = klein_load.text_encoder
+    load_text_encoder = klein_load.encoder
 
     def follow(*args: Any) -> Any:
         encoder = load_text_encoder(*args)
@@ -314,7 +314,7 @@ def test_engine_is_warm_and_has_dropped_its_text_encoder(monkeypatch: pytest.Mon
         return encoder
 
     monkeypatch.setattr(KleinEngine, "_made", count)
-    monkeypatch.setattr(klein_load, "text_encoder", follow)
+    monkeypatch.setattr(klein_load, "encoder", follow)
     engine = load_klein("klein", FILES, device="cpu", dtype="bfloat16", size=64)
     assert made == [(64, 64, 3)]
     gc.collect()

@@ -94,6 +94,9 @@ UNPUBLISHED = {
     "pulid_v1.1.safetensors",
     "eva02_large_patch14_clip_336.safetensors",
     "bisenet_resnet_34.onnx",
+    "ip-adapter-plus-face_sdxl_vit-h.safetensors",
+    "clip_vit_h.safetensors",
+    "clip_vit_h.json",
     "flux2_tokenizer.json",
 }
 
@@ -196,8 +199,15 @@ def test_built_in_licences_that_forbid_commerce_are_the_known_ones() -> None:
     found = Manifest.read()
     gated = {name for name, model in found.models.items() if not model.licence.commercial}
     parts = [name for name in found.models if name.startswith(("sdxl_", "clip_", "flux2_"))]
-    assert gated == set(found.models) - {"xseg_1", "gfpgan_1_4", "eva02_clip_l_336", "bisenet_resnet_34", *parts}
-    assert len(parts) == 19
+    assert gated == set(found.models) - {
+        "xseg_1",
+        "gfpgan_1_4",
+        "eva02_clip_l_336",
+        "bisenet_resnet_34",
+        "ip_adapter_plus_face",
+        *parts,
+    }
+    assert len(parts) == 21
     # An engine that a service may earn with, and one that asks for InstantID's own licence.
     needs = {name: {found.models[one].licence.name for one in engine.needs} for name, engine in found.engines.items()}
     assert needs["klein"] == {"apache-flux"}
@@ -224,7 +234,11 @@ RECIPE = "recipe = { steps = 4, sizes = [512], strength = 0.75 }"
         ("recipe = { steps = 4, sizes = [512], strength = 1.5 }", "up to 1"),
         ('recipe = { steps = 4, sizes = [512], spacing = "even" }', "leading or trailing"),
         ("recipe = { steps = 4, sizes = [512], net_scale = inf }", "from 0 to 20"),
-        ("recipe = { steps = 4, sizes = [512], second_scale = 0.5 }", "only if, it has a second adapter"),
+        ("recipe = { steps = 4, sizes = [512], reference_scale = 0.5 }", "reference_scale above 0"),
+        (
+            "recipe = { steps = 4, sizes = [512], second_scale = 0.5 }",
+            "second_scale above 0 if, and only if, it has that adapter",
+        ),
     ],
 )
 def test_recipes_that_make_no_sense(tmp_path: Path, recipe: str, named: str) -> None:
@@ -255,4 +269,9 @@ def test_engines_say_what_they_swap() -> None:
         name for name, engine in found.items() if engine.clips
     }
     lanes = {name: engine.recipe for name, engine in found.items() if engine.recipe is not None}
-    assert [(recipe.run, recipe.guided) for recipe in lanes.values()] == [(3, False), (24, True), (3, False)]
+    assert [(recipe.run, recipe.guided) for recipe in lanes.values()] == [
+        (3, False),
+        (24, True),
+        (3, False),
+        (3, False),
+    ]

@@ -41,7 +41,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = WORDS | {"role": role, "file": f"{role}.bin", "sha256": "0" * 64}
         lines += [f"[models.{role}]", *(f'{key} = "{word}"' for key, word in words.items())]
     lines += ["[engines.flagship]", 'label = "Flagship"', 'kind = "instantid"', 'licence = "None"', f"needs = {roles}"]
-    lines += ["recipe = { steps = 4, sizes = [512], second_scale = 0.4 }"]
+    lines += ["recipe = { steps = 4, sizes = [512], second_scale = 0.4, reference_scale = 0.3 }"]
     lines += ["[engines.mesh]", 'label = "Mesh"', 'kind = "mesh"', 'licence = "None"']
     path = tmp_path_factory.mktemp("manifest") / "models.toml"
     path.write_text("\n".join(lines), "utf-8")

@@ -16,12 +16,20 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from safetensors.torch import save
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from tests.stand_ins.pulid import eva, parser, pulid
 
 TEXT = 32  # width of each text encoder; together they are as wide as the cross attention
 CROSS = 2 * TEXT
+SEEN = 48  # width of the vision tower
 QUERIES = 16  # tokens of a face, as InstantID has
 ARCHITECTURE: dict[str, Any] = {
     "block_out_channels": (32, 64),
@@ -102,9 +110,9 @@ def vocabulary() -> dict[str, int]:
 MERGES = "#version: 0.2\no f</w>\n"
 
 
-def face_adapter() -> dict[str, dict[str, torch.Tensor]]:
-    """The key names of InstantID's ip-adapter.bin (there: 1280 wide, 512 to 2048)."""
-    generator = torch.Generator().manual_seed(5)
+def face_adapter(takes: int = 512, seed: int = 5) -> dict[str, dict[str, torch.Tensor]]:
+    """The key names of InstantID's ip-adapter.bin (there: 1280 wide, 512 to 2048), which are IP-Adapter plus's too."""
+    generator = torch.Generator().manual_seed(seed)
 
     def some(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator) * 0.4
@@ -112,7 +120,7 @@ def face_adapter() -> dict[str, dict[str, torch.Tensor]]:
     width = 64
     resampler = {
         "latents": some(1, QUERIES, width),
-        "proj_in.weight": some(width, 512),
+        "proj_in.weight": some(width, takes),
         "proj_in.bias": some(width),
         "proj_out.weight": some(CROSS, width),
         "proj_out.bias": some(CROSS),
@@ -138,6 +146,25 @@ def face_adapter() -> dict[str, dict[str, torch.Tensor]]:
     return {"image_proj": resampler, "ip_adapter": attention}
 
 
+@cache
+def image_encoder() -> CLIPVisionModelWithProjection:
+    torch.manual_seed(8)
+    config = CLIPVisionConfig(
+        hidden_size=SEEN,
+        intermediate_size=37,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        image_size=56,
+        patch_size=14,
+        projection_dim=TEXT,
+    )
+    encoder = CLIPVisionModelWithProjection(config).requires_grad_(False)
+    for layer in encoder.modules():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            torch.nn.init.xavier_normal_(layer.weight)  # else it sees next to nothing
+    return encoder
+
+
 def attention_widths() -> list[int]:
     """Of the layers of cross attention, in the order in which published files count them."""
     names = [name for name in unet().attn_processors if name.endswith("attn2.processor")]
@@ -155,6 +182,7 @@ def diffusion_files() -> dict[str, bytes]:
         ("instantid_net", identity_net()),
         ("sdxl_text_encoder", text_encoder(False)),
         ("sdxl_text_encoder_2", text_encoder(True)),
+        ("clip_vit_h", image_encoder()),
     ):
         with tempfile.TemporaryDirectory() as folder:
             network.save_pretrained(folder)
@@ -167,6 +195,9 @@ def diffusion_files() -> dict[str, bytes]:
     files["instantid_adapter"] = adapter.getvalue()
     files["clip_vocabulary"] = json.dumps(vocabulary()).encode()
     files["clip_merges"] = MERGES.encode()
+    plus = face_adapter(SEEN, 9)
+    flat = {f"{section}.{key}": value for section, tensors in plus.items() for key, value in tensors.items()}
+    files["ip_adapter_plus_face"] = save(flat)
     files["pulid"] = pulid(CROSS, attention_widths())
     files["eva02_clip_l_336"] = eva()
     files["bisenet_resnet_34"] = parser().SerializeToString()

@@ -35,7 +35,7 @@ FILES: dict[str, Callable[[], onnx.ModelProto]] = {
     "inception": features,
 }
 ENGINES = ("mesh", "inswapper", "hyperswap")
-DIFFUSION = ("instantid", "instantid-quality", "instantid-pulid", "klein")
+DIFFUSION = ("instantid", "instantid-quality", "instantid-pulid", "instantid-reference", "klein")
 #: In place of the real recipes': what runs on a processor.
 SMALL: dict[str, Any] = {"sizes": (64, 128), "prompt": "of a person"}
 
