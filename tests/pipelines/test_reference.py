@@ -1,4 +1,4 @@
-"""The target's look as tokens: what diffusers' own pipeline makes of the same picture, and which face it is made for."""
+"""The target's look as tokens: what diffusers' own pipeline makes of the same picture, and whose crop it is."""
 
 import os
 from dataclasses import replace
