@@ -96,3 +96,19 @@ def test_target_without_a_face_is_a_row_and_no_end(media: Path) -> None:
     done = evaluate(str(media))
     assert done.returncode == 0, done.stderr
     assert [row["failed"] for row in json.loads((media / "eval.json").read_text())["rows"]] == ["no_face"] * 2
+
+
+def test_engine_of_diffusion_is_judged_on_pictures_and_refuses_clips(media: Path, models: Path) -> None:
+    pytest.importorskip("torch", reason="torch isn't installed, and engines of diffusion are optional")
+    words = ("--models", str(models), "--manifest", str(models / "models.toml"), "--engine", "instantid")
+    done = evaluate(str(media), *words)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "nanoswap: instantid swaps pictures only, and there are clips: sway.mp4"
+    (media / "targets" / "sway.mp4").unlink()
+    done = evaluate(str(media), *words)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((media / "eval.json").read_text())
+    assert len(report["rows"]) == 4
+    # Random weights make no faces, which is found and said; and it would be judged by eyes that it was not made with.
+    assert {row["failed"] for row in report["rows"]} <= {None, "no_face"}
+    assert not any("led by" in note for note in report["notes"])
