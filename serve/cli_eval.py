@@ -57,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = settings.read_manifest()
     settings.check()
     if clips and not manifest.engines[settings.engine].clips:
-        raise MediaError("unsupported", f"{settings.engine} swaps pictures only, and there are clips: {', '.join(clips)}")
+        names = ", ".join(clips)
+        raise MediaError("unsupported", f"{settings.engine} swaps pictures only, and there are clips: {names}")
     store = settings.store(manifest)
     judge = load_judge(manifest.engines[settings.engine], manifest, store, settings.runtime)
     engine = settings.load()[settings.engine]
