@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 from diffusers import EulerDiscreteScheduler
 from torch import Tensor, nn
+from torch import _dynamo as dynamo
 
 from nanoswap.pipelines.recipe import Recipe
 
@@ -92,21 +93,25 @@ class Denoising:
 
 
 class Denoiser:
-    """Takes `parts` over: they are compiled when asked for, and belong to this now.
+    """Takes `parts` over: they belong to this now.
 
-    rows: the sizes of batches that compiled networks are given; none when they aren't compiled.
+    compiler  torch's backend that compiles what runs at every step (`inductor`); None leaves it as it is.
+    rows      the sizes of batches that compiled networks are given; none when they aren't compiled.
     """
 
-    def __init__(self, parts: Parts, recipe: Recipe, *, device: str, dtype: torch.dtype, compile: bool) -> None:
+    def __init__(self, parts: Parts, recipe: Recipe, *, device: str, dtype: torch.dtype, compiler: Any = None) -> None:
         self.recipe, self.schedule = recipe, Schedule.of(recipe)
         self._parts, self._device, self._dtype = parts, torch.device(device), dtype
         # Once per face and not once per step.
         self._first_layers = parts.identity_net.controlnet_cond_embedding
         parts.identity_net.controlnet_cond_embedding = nn.Identity()
-        self.rows = _COMPILED if compile else ()
-        if compile:
-            parts.unet.compile(fullgraph=True)
-            parts.identity_net.compile(fullgraph=True)
+        self.rows = () if compiler is None else _COMPILED
+        if compiler is not None:
+            # A graph for each size and number of rows; without this torch gives up after eight.
+            settings: Any = dynamo.config
+            settings.recompile_limit = max(settings.recompile_limit, len(_COMPILED) * len(recipe.sizes))
+            for network in (parts.unet, parts.identity_net):
+                network.compile(fullgraph=True, dynamic=False, backend=compiler)
 
     @torch.inference_mode()
     def begin(self, original: Tensor, mask: Tensor, picture: Tensor, tokens: Sequence[Tensor], seed: int) -> Denoising:

@@ -111,9 +111,10 @@ class InstantIdEngine:
             face = Face(box=np.array([0, 0, size, size], np.float32), points=points, score=1.0, frame=(size, size))
             self.swap([(rgb, face)], source, Request(CancelToken()))
             for rows in nets.denoiser.rows:
-                if rows <= self.batch:
-                    jobs = [self._begin(self._cut(rgb, face), face, source, seed) for seed in range(rows)]
-                    nets.denoiser.step(jobs)
+                jobs = [self._begin(self._cut(rgb, face), face, source, seed) for seed in range(rows)]
+                nets.denoiser.step(jobs)
+                if rows >= self.batch:
+                    break
 
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         return self._nets.detector(rgb)

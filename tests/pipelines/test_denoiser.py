@@ -53,7 +53,7 @@ def loaded(recipe: Recipe) -> Loaded:
 @cache
 def ours(recipe: Recipe) -> tuple[Denoiser, Identity, Loaded]:
     parts = loaded(recipe)
-    denoiser = Denoiser(parts.parts, recipe, device="cpu", dtype=torch.float32, compile=False)
+    denoiser = Denoiser(parts.parts, recipe, device="cpu", dtype=torch.float32)
     return denoiser, Identity(parts.resampler, guided=recipe.guided), parts
 
 
@@ -261,37 +261,44 @@ def test_wiped_of_everything() -> None:
 
 
 def test_compiled_once_and_not_again_for_another_person() -> None:
-    """Without graph breaks, and the same graphs for every identity, seed and step; batches are filled up."""
-    import torch._dynamo
+    """Without graph breaks, a graph for each size and number of rows, and the same for every identity, seed and step;
+    batches are filled up."""
     from torch._dynamo.testing import CompileCounter
 
     torch._dynamo.reset()
-    recipe = replace(FAST, sizes=(64,))
-    parts = loaded(recipe)
-    denoiser = Denoiser(parts.parts, recipe, device="cpu", dtype=torch.float32, compile=False)
-    counter = CompileCounter()
-    for network in (parts.parts.unet, parts.parts.identity_net):
-        network.compile(fullgraph=True, backend=counter)
-    denoiser.rows = (1, 4)
+    parts, counter = loaded(FAST), CompileCounter()
+    denoiser = Denoiser(parts.parts, FAST, device="cpu", dtype=torch.float32, compiler=counter)
     identity = Identity(parts.resampler, guided=False)
 
-    def job(person: int) -> Denoising:
+    def job(person: int, size: int = SIZE) -> Denoising:
         who = identity(embedding(person), None, None)  # type: ignore[arg-type]
-        hint = (random(person, 1, 3, SIZE, SIZE) > 1).float()
-        return denoiser.begin(random(person, 1, 4, CELLS, CELLS), middle(), hint, who, person)
+        hint = (random(person, 1, 3, size, size) > 1).float()
+        mask = torch.nn.functional.interpolate(middle(), (size // 8, size // 8))
+        return denoiser.begin(random(person, 1, 4, size // 8, size // 8), mask, hint, who, person)
 
-    for count in (1, 4):
-        denoiser.step([job(person) for person in range(count)])
-    seen = counter.frame_count
-    assert seen >= 2
+    for count, size in ((1, 64), (4, 64), (1, 128)):
+        denoiser.step([job(person, size) for person in range(count)])
+    assert counter.frame_count == 2 * 3
     jobs = [job(person) for person in range(10, 13)]
     while not jobs[0].done:
         denoiser.step(jobs)
     denoiser.step([job(20)])
-    assert counter.frame_count == seen
+    denoiser.step([job(21, 128)])
+    assert counter.frame_count == 2 * 3
     torch._dynamo.reset()
     alone = begin(FAST, 12, 12, picture=12, crop=12)
     assert float((finish(FAST, alone)[0] - jobs[2].latents).abs().max()) < 1e-3
+
+
+def test_there_is_room_for_every_graph() -> None:
+    sizes = tuple(range(64, 64 * 6, 64))
+    limit = torch._dynamo.config.recompile_limit
+    recipe = replace(FAST, sizes=sizes)
+    denoiser = Denoiser(loaded(recipe).parts, recipe, device="cpu", dtype=torch.float32, compiler="eager")
+    try:
+        assert torch._dynamo.config.recompile_limit >= len(denoiser.rows) * len(sizes) > limit
+    finally:
+        torch._dynamo.config.recompile_limit = limit
 
 
 def test_resampler_gives_what_its_description_says() -> None:

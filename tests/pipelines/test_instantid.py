@@ -372,3 +372,21 @@ def test_klein_is_loaded_by_its_name(models: Path) -> None:
     before = portrait("astronaut")
     made = swapped(engine, "hopper")
     assert apart(made, before) > 3000
+
+
+def test_every_batch_that_compiled_networks_are_given_is_warm(
+    fast: InstantIdEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    step = fast._nets.denoiser.step
+
+    def counted(jobs: Any) -> None:
+        seen.append((jobs[0].bucket, len(jobs)))
+        step(jobs)
+
+    monkeypatch.setattr(fast._nets.denoiser, "step", counted)
+    monkeypatch.setattr(fast._nets.denoiser, "rows", (1, 2, 4, 8, 16))
+    monkeypatch.setattr(fast, "batch", 3)
+    fast.warm()
+    assert {rows for _, rows in seen} == {1, 2, 4}
+    assert {size for size, _ in seen} == {64, 128}
