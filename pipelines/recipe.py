@@ -71,5 +71,5 @@ class Recipe:
         return self.guidance > 1
 
     def size(self, reach: float) -> int:
-        """The side of the crop for a face whose crop covers `reach` px of its picture."""
-        return next((size for size in self.sizes if size >= reach), self.sizes[-1])
+        """The side of the crop for a face whose crop covers `reach` px of its picture, give or take half of one."""
+        return next((size for size in self.sizes if size + 0.5 > reach), self.sizes[-1])
