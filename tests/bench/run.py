@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHES = ("room", "paste", "image", "gateway", "video", "video_memory", "tracking", "mixed", "networks", "runtime")
+BENCHES = (
+    "room", "paste", "image", "gateway", "video", "video_memory", "tracking", "mixed", "networks", "runtime", "steps",
+)  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
 
