@@ -12,7 +12,7 @@ diffusers' inpainting with a UNet of four channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,11 +85,16 @@ class Denoising:
     def done(self) -> bool:
         return self.index == len(self.schedule.timesteps)
 
-    @torch.inference_mode()
     def wipe(self) -> None:
-        """Overwrite all that is of this face."""
-        for each in (self.original, self.noise, self.mask, self.hint, self.latents, *self.tokens):
-            each.zero_()
+        """Overwrite all that is of this face. Idempotent."""
+        wipe((self.original, self.noise, self.mask, self.hint, self.latents, *self.tokens))
+
+
+@torch.inference_mode()
+def wipe(tensors: Iterable[Tensor]) -> None:
+    """Overwrite them with zeros."""
+    for each in tensors:
+        each.zero_()
 
 
 class Denoiser:
@@ -107,11 +112,20 @@ class Denoiser:
         parts.identity_net.controlnet_cond_embedding = nn.Identity()
         self.rows = () if compiler is None else _COMPILED
         if compiler is not None:
-            # A graph for each size and number of rows; without this torch gives up after eight.
+            # A graph for each network, size and number of rows. torch gives up after eight, and counts all networks and
+            # engines together, because diffusers wraps their forwards in one function.
             settings: Any = dynamo.config
-            settings.recompile_limit = max(settings.recompile_limit, len(_COMPILED) * len(recipe.sizes))
+            settings.recompile_limit += 2 * len(_COMPILED) * len(recipe.sizes)
+            settings.accumulated_recompile_limit += 2 * len(_COMPILED) * len(recipe.sizes)
             for network in (parts.unet, parts.identity_net):
                 network.compile(fullgraph=True, dynamic=False, backend=compiler)
+
+    def warm_rows(self, most: int) -> list[int]:
+        """Sizes of batches that a step of up to `most` jobs may come to, and that are to be made once before."""
+        if not self.rows:
+            return [most]
+        enough = next((rows for rows in self.rows if rows >= most), most)
+        return sorted({*(rows for rows in self.rows if rows < most), enough})
 
     @torch.inference_mode()
     def begin(self, original: Tensor, mask: Tensor, picture: Tensor, tokens: Sequence[Tensor], seed: int) -> Denoising:

@@ -7,6 +7,7 @@ without any of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Final
 
@@ -40,6 +41,23 @@ class LibraryMissing(ModelError):
     """A library that the engine needs is not installed."""
 
 
+class _Files(Mapping[Role, bytes]):
+    """The files of an engine by their roles, each read and hashed when it is asked for: some gigabytes at a time are
+    held by who loads them, and not all of them by everybody."""
+
+    def __init__(self, store: ModelStore, names: Mapping[Role, str]) -> None:
+        self._store, self._names = store, names
+
+    def __getitem__(self, role: Role) -> bytes:
+        return self._store.read(self._names[role])
+
+    def __iter__(self) -> Iterator[Role]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def check_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runtime) -> None:
     """Raise the `ModelError` that `load_engine` would, as far as it can be told without loading a network: every file
     is read and hashed, the libraries and the device are looked for."""
@@ -62,7 +80,7 @@ def load_engine(name: str, manifest: Manifest, store: ModelStore, runtime: Runti
     models = {manifest.models[one].role: manifest.models[one] for one in _present(entry, store)}
     try:
         _check_runtime(entry, manifest, runtime, LIBRARIES[entry.kind])
-        files: dict[Role, bytes] = {role: store.read(model.name) for role, model in models.items()}
+        files = _Files(store, {role: model.name for role, model in models.items()})
         if entry.kind == "neural":
             from nanoswap.pipelines.neural_load import load_neural
 
@@ -108,6 +126,8 @@ def _check_diffusion(entry: EngineEntry, manifest: Manifest, runtime: Runtime) -
     if runtime.dtype == "float16":
         # SDXL's autoencoder overflows in it; FLUX.2's weights are published in bfloat16.
         raise EngineUnusable(f"the engine '{entry.name}' doesn't run in float16: NANOSWAP_DTYPE=bfloat16")
+    if runtime.device == "cuda" and runtime.dtype != "bfloat16":
+        raise EngineUnusable(f"the engine '{entry.name}' runs in bfloat16 on a GPU: NANOSWAP_DTYPE=bfloat16")
     if runtime.device == "cpu" and not all(manifest.models[name].stand_in for name in entry.needs):
         raise EngineUnusable(
             f"the engine '{entry.name}' needs a GPU, a swap would take minutes without: "

@@ -5,6 +5,9 @@ face is made anew from noise, at the place that five points say and with the ide
 only that part is put back, so that everything else of the picture stays the person's own, bit for bit. All faces that
 are on their way, of this picture and of other people's, share the steps of one network: see `step_batch` and
 `denoiser`.
+
+Pixels, latents, embeddings and tokens are overwritten where they are ours; what the networks make on their way
+(activations) is given back to torch's allocator as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from nanoswap.pipelines import tone
 from nanoswap.pipelines.align import FFHQ, Matrix, place
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks, looked_at
 from nanoswap.pipelines.cancel import CancelToken
-from nanoswap.pipelines.denoiser import CELL, Denoiser, Denoising
+from nanoswap.pipelines.denoiser import CELL, Denoiser, Denoising, wipe
 from nanoswap.pipelines.engine import Pair, Request, Rgb, Source
 from nanoswap.pipelines.face import Face, Floats
 from nanoswap.pipelines.identity import Identity
@@ -69,10 +72,8 @@ class IdentitySource:
     def __init__(self, tokens: Sequence[Tensor]) -> None:
         self.tokens = tuple(tokens)
 
-    @torch.inference_mode()
     def wipe(self) -> None:
-        for each in self.tokens:
-            each.zero_()
+        wipe(self.tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,23 +99,23 @@ class InstantIdEngine:
         self.name = name
         self.batch = step_batch
         self._nets, self._style = networks, style
-        self._steps: StepBatcher[Denoising] = StepBatcher(networks.denoiser.step, most=step_batch, admitted=admitted)
+        self._steps: StepBatcher[Denoising, Rgb] = StepBatcher(
+            networks.denoiser.step, self._finish, most=step_batch, admitted=admitted
+        )
 
     def warm(self) -> None:
-        """Swap a grey face once in every size, so that the first person doesn't wait for what is only done once; where
-        the networks are compiled, also for every size of a batch."""
+        """Swap a grey face once in every size, and make a step of as many as will ever share one, so that the first
+        person doesn't wait for what is only done once, and what doesn't fit the device is found now. Where the networks
+        are compiled, each size of a batch is stepped."""
         nets = self._nets
-        source = IdentitySource(nets.identity.nobody())
         for size in nets.denoiser.recipe.sizes:
             rgb = np.full((size, size, 3), 127, np.uint8)
             points = POINTS * np.float32(size)
             face = Face(box=np.array([0, 0, size, size], np.float32), points=points, score=1.0, frame=(size, size))
+            source = self.prepare(rgb, face)
             self.swap([(rgb, face)], source, Request(CancelToken()))
-            for rows in nets.denoiser.rows:
-                jobs = [self._begin(self._cut(rgb, face), face, source, seed) for seed in range(rows)]
-                nets.denoiser.step(jobs)
-                if rows >= self.batch:
-                    break
+            for rows in nets.denoiser.warm_rows(self.batch):
+                nets.denoiser.step([self._begin(self._cut(rgb, face), face, source, seed) for seed in range(rows)])
 
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         return self._nets.detector(rgb)
@@ -155,17 +156,18 @@ class InstantIdEngine:
 
             return now
 
+        made: list[Rgb] = []
         try:
-            self._steps.run([begin(*pair) for pair in pairs], request.cancel)
+            made += self._steps.run([begin(*pair) for pair in pairs], request.cancel)
             touched = []
-            for (rgb, _), crop, job in zip(pairs, crops, jobs, strict=True):
-                new = self._nets.autoencoder.decode(job.latents)
+            for (rgb, _), crop, new in zip(pairs, crops, made, strict=True):
                 if self._style.tone:
                     tone.match(new, crop.pixels, crop.mask)
                 touched.append(paste(rgb, new, crop.mask, crop.matrix))
-                new.fill(0)
             return touched
         finally:
+            for new in made:
+                new.fill(0)
             for crop in crops:
                 crop.wipe()
             for job in jobs:
@@ -188,15 +190,24 @@ class InstantIdEngine:
         return region(place(matrix, dense), size)
 
     def _begin(self, crop: _Crop, face: Face, source: IdentitySource, seed: int) -> Denoising:
-        size = len(crop.pixels)
-        picture = keypoint_picture(place(crop.matrix, face.points), size)
-        original = self._nets.autoencoder.encode(crop.pixels)
-        mask = cells(crop.mask).to(original.device)
-        hint = to_tensor(picture, original.device)
-        tokens = [each.clone() for each in source.tokens]
-        if self._nets.reference is not None:
-            tokens.append(self._nets.reference(crop.pixels))
-        return self._nets.denoiser.begin(original, mask, hint, tokens, seed)
+        picture = keypoint_picture(place(crop.matrix, face.points), len(crop.pixels))
+        taken = [self._nets.autoencoder.encode(crop.pixels)]
+        try:
+            taken += [each.clone() for each in source.tokens]
+            if self._nets.reference is not None:
+                taken.append(self._nets.reference(crop.pixels))
+            original, *tokens = taken
+            hint = to_tensor(picture, original.device)
+            return self._nets.denoiser.begin(original, cells(crop.mask).to(original.device), hint, tokens, seed)
+        except BaseException:
+            wipe(taken)
+            raise
+
+    def _finish(self, job: Denoising) -> Rgb:
+        try:
+            return self._nets.autoencoder.decode(job.latents)
+        finally:
+            job.wipe()
 
 
 def cells(mask: Mask) -> Tensor:

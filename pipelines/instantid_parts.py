@@ -93,7 +93,13 @@ def load_parts(files: Mapping[Role, bytes], recipe: Recipe, *, device: str, dtyp
     pulid = reference = None
     if "second_adapter" in files:
         pulid = Pulid.load(
-            files["second_adapter"], files["vision"], device=device, dtype=dtype, scale=recipe.second_scale
+            files["second_adapter"],
+            files["vision"],
+            device=device,
+            dtype=dtype,
+            # PuLID's demo (`app_v1_1.py`): ten for distilled networks.
+            zeros=20 if recipe.guided else 10,
+            scale=recipe.second_scale,
         )
         branches.insert(1, pulid.adapter)
     if len(branches) > 1:

@@ -24,26 +24,33 @@ class Autoencoder:
         """uint8 (S, S, 3) to float32 (1, 4, S / 8, S / 8): the mean of what the picture may stand for, scaled to about
         unit variance."""
         pixels = to_tensor(rgb, self._vae.device).mul_(2).sub_(1)
+        shown = pixels.to(self._vae.dtype)
         try:
             with self._lock:
-                mean: Tensor = self._vae.encode(pixels.to(self._vae.dtype)).latent_dist.mode()
+                mean: Tensor = self._vae.encode(shown).latent_dist.mode()
             return mean.float() * float(self._vae.config.scaling_factor)
         finally:
             pixels.zero_()
+            shown.zero_()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Rgb:
         """The inverse, a new array."""
         with self._lock:
             made: Tensor = self._vae.decode((latents / self._vae.config.scaling_factor).to(self._vae.dtype)).sample
-        pixels = made.float().add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+        fine = made.float()
+        pixels = fine.add_(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+        here = pixels.cpu()
         try:
-            return np.ascontiguousarray(pixels[0].permute(1, 2, 0).cpu().numpy().copy())
+            return np.ascontiguousarray(here[0].permute(1, 2, 0).numpy().copy())
         finally:
-            made.zero_()
-            pixels.zero_()
+            for each in (made, fine, pixels, here):
+                each.zero_()
 
 
 def to_tensor(rgb: Rgb, device: torch.device | str) -> Tensor:
     """uint8 (H, W, 3) to float32 (1, 3, H, W), 0..1, a copy."""
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1))).to(device).float()[None] / 255
+    bytes_ = torch.from_numpy(rgb.transpose(2, 0, 1).copy()).to(device)
+    floats = bytes_.float()[None].div_(255)
+    bytes_.zero_()
+    return floats

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, get_args
 
 from nanoswap.pipelines.recipe import Recipe
-from nanoswap.pipelines.roles import NEEDED, TOGETHER, Kind, Role
+from nanoswap.pipelines.roles import NEEDED, TOGETHER, USABLE, Kind, Role
 
 Parameter = float | int | str
 
@@ -212,6 +212,8 @@ def _engine(name: str, entry: dict[str, Any], models: Mapping[str, Model]) -> En
     missing = NEEDED[engine.kind] - {models[one].role for one in engine.needs}
     if missing:
         raise ManifestError(f"engine '{name}' needs a model for: {', '.join(sorted(missing))}")
+    if strange := set(roles) - NEEDED[engine.kind] - USABLE[engine.kind]:
+        raise ManifestError(f"engine '{name}' of kind {engine.kind} has no use for: {', '.join(sorted(strange))}")
     if (engine.recipe is not None) != (engine.kind == "instantid"):
         raise ManifestError(f"engine '{name}' of kind {engine.kind} has {'a' if engine.recipe else 'no'} recipe")
     for scale, together in TOGETHER.items():

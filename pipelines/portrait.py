@@ -8,9 +8,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from nanoswap.pipelines.align import Matrix, cut, finer, place, similarity
+from nanoswap.pipelines.align import Matrix, cut, place, similarity
 from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.face import Face, Floats
+from nanoswap.pipelines.roi import Roi
 
 
 def to_portrait(face: Face, points: Floats, size: int) -> Matrix:
@@ -30,12 +31,22 @@ def corners(face: Face, points: Floats) -> Floats:
 
 
 def cut_portrait(rgb: Rgb, matrix: Matrix, size: int) -> Rgb:
-    """The crop, uint8 (size, size, 3), a new array. Where the picture is much finer than the crop, means of its pixels:
-    else it would show some of them and leave others out."""
-    k = max(1, int(reach(matrix, size) / size))
-    fine = cut(rgb, finer(matrix, k), size * k)
-    if k == 1:
-        return fine
-    crop = np.asarray(cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
-    fine.fill(0)
+    """The crop, uint8 (size, size, 3), a new array. Where the picture is much finer than the crop, it is brought to
+    means of its pixels first: else the crop would show some of them and leave others out."""
+    k = int(reach(matrix, size) / size)
+    if k < 2:
+        return cut(rgb, matrix, size)
+    # Only the rectangle that is needed, and never more pixels than it has: the crop costs the same for a large face.
+    around = place(cv2.invertAffineTransform(matrix), np.array([(0, 0), (size, 0), (0, size), (size, size)]))
+    low, high = np.floor(around.min(0)).astype(int) - 2 * k, np.ceil(around.max(0)).astype(int) + 2 * k
+    roi = Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1])).clip(rgb.shape[1], rgb.shape[0])
+    if roi.empty:
+        return cut(rgb, matrix, size)
+    across, down = max(1, roi.width // k), max(1, roi.height // k)
+    small = np.asarray(cv2.resize(rgb[roi.slices], (across, down), interpolation=cv2.INTER_AREA), np.uint8)
+    # Small pixels to the picture's: centres lie half a pixel in.
+    scale = np.array([roi.width / across, roi.height / down])
+    shift = np.array([roi.x0, roi.y0]) + (scale - 1) / 2
+    crop = cut(small, np.c_[matrix[:, :2] * scale, matrix[:, :2] @ shift + matrix[:, 2]], size)
+    small.fill(0)
     return crop

@@ -57,6 +57,16 @@ NEEDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         | {name for part in _SDXL for name in (part, f"{part}_config")},
     }
 )
+#: The roles that it may have besides.
+USABLE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "mesh": frozenset(),
+        "neural": frozenset({"landmarks", "occluder", "enhancer"}),
+        "klein": frozenset({"text_encoder_rest"}),
+        "instantid": frozenset({"landmarks", "occluder", "second_adapter", "vision", "parser"})
+        | {"reference_adapter", "image_encoder", "image_encoder_config"},
+    }
+)
 #: Roles of which an engine needs all or none, by the scale of its recipe that is above 0 if it does.
 TOGETHER: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {

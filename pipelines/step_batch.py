@@ -10,7 +10,7 @@ alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from threading import Condition
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -30,67 +30,74 @@ class Job(Protocol):
 
 
 J = TypeVar("J", bound=Job)
+R = TypeVar("R")
 
 
-def choose(buckets: Sequence[Hashable], served: Mapping[Hashable, int], most: int) -> list[int]:
+def choose(buckets: Sequence[Hashable], most: int) -> list[int]:
     """Whose step is next: indices of jobs, which are given by their buckets in the order in which they came.
 
-    Buckets take turns: `served` holds the round of each one's last step. In a bucket those who came first go first, so
-    that they leave first; sharing the steps evenly would keep all of them longer.
+    Whoever came first, and the next of the same bucket. So those who came first leave first, and nobody waits for ever;
+    buckets that take turns, or steps that are shared evenly, would keep everybody longer (`./dev bench steps`).
     """
-    if not buckets:
-        return []
-    # Of buckets that waited equally long, that of whoever came first.
-    turn = min(dict.fromkeys(buckets), key=lambda bucket: served.get(bucket, -1))
-    return [index for index, bucket in enumerate(buckets) if bucket == turn][:most]
+    return [index for index, bucket in enumerate(buckets) if bucket == buckets[0]][:most]
 
 
-class _Place(Generic[J]):
-    __slots__ = ("busy", "cancel", "error", "job")
+class _Place(Generic[J, R]):
+    __slots__ = ("busy", "cancel", "error", "job", "result")
 
     def __init__(self, job: J, cancel: CancelToken) -> None:
         self.job, self.cancel = job, cancel
         self.busy = False  # a step of it is being made
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
+        self.result: R | None = None
 
     @property
-    def waits(self) -> bool:
-        return not (self.busy or self.error or self.job.done or self.cancel.cancelled)
+    def left(self) -> bool:
+        """Nothing more is to be done for it."""
+        return self.error is not None or self.result is not None or self.cancel.cancelled
 
 
-class StepBatcher(Generic[J]):
+class StepBatcher(Generic[J, R]):
     """step      takes jobs of one bucket one step further, all of them or (when it raises) none. One thread at a time.
+    finish    makes the result of a job that is done, in its caller's thread. The next step waits for it: who is done is
+              kept from leaving by nobody. Never None.
     most      jobs in one step.
-    admitted  jobs that may be on their way at once, which bounds memory; others wait outside, in order.
+    admitted  jobs that may be on their way at once, until their results are there, which bounds memory; others wait
+              outside, in order.
     """
 
-    def __init__(self, step: Callable[[Sequence[J]], None], *, most: int, admitted: int) -> None:
-        self._step, self._most, self._admitted = step, most, admitted
+    def __init__(
+        self, step: Callable[[Sequence[J]], None], finish: Callable[[J], R], *, most: int, admitted: int
+    ) -> None:
+        self._step, self._finish, self._most, self._admitted = step, finish, most, admitted
         self._changed = Condition()
         self._outside: deque[object] = deque()
         self._inside = 0
-        self._on_way: list[_Place[J]] = []
-        self._served: dict[Hashable, int] = {}
-        self._round = 0
+        self._on_way: list[_Place[J, R]] = []
         self._led = False
 
-    def run(self, begins: Sequence[Callable[[], J]], cancel: CancelToken) -> list[J]:
-        """Begin the jobs when there is room for all of them, and take them to their ends.
+    def run(self, begins: Sequence[Callable[[], J]], cancel: CancelToken) -> list[R]:
+        """Begin the jobs when there is room for all of them, and take them to their results.
 
-        Raises what beginning or a step raises, and `Cancelled`, never while a step of one of these jobs is being made:
-        the caller may wipe them. `ValueError` for more jobs than are ever admitted.
+        Raises what beginning, a step or finishing raises, and `Cancelled`, never while a step of one of these jobs is
+        being made: the caller may wipe them. `ValueError` for more jobs than are ever admitted.
         """
         self._enter(len(begins), cancel)
-        places: list[_Place[J]] = []
+        places: list[_Place[J, R]] = []
         try:
             for begin in begins:
                 cancel.check()
                 places.append(_Place(begin(), cancel))
             with self._changed:
                 self._on_way += places
-            while batch := self._turn(places, cancel):
-                self._lead(batch)
-            return [place.job for place in places]
+            while (what := self._turn(places, cancel)) is not None:
+                if isinstance(what, _Place):
+                    what.result = self._finish(what.job)
+                    with self._changed:
+                        self._changed.notify_all()
+                else:
+                    self._lead(what)
+            return [place.result for place in places if place.result is not None]
         finally:
             with self._changed:
                 self._on_way = [place for place in self._on_way if place not in places]
@@ -112,8 +119,10 @@ class StepBatcher(Generic[J]):
                 self._outside.remove(mine)
                 self._changed.notify_all()
 
-    def _turn(self, places: Sequence[_Place[J]], cancel: CancelToken) -> list[_Place[J]]:
-        """What to take a step further now that this caller leads; nothing when all of `places` are done."""
+    def _turn(
+        self, places: Sequence[_Place[J, R]], cancel: CancelToken
+    ) -> Sequence[_Place[J, R]] | _Place[J, R] | None:
+        """What this caller does next: take these a step further, finish that one, or go."""
         with self._changed:
             while True:
                 if not any(place.busy for place in places):
@@ -121,21 +130,20 @@ class StepBatcher(Generic[J]):
                     for place in places:
                         if place.error is not None:
                             raise place.error
-                    if all(place.job.done for place in places):
-                        return []
-                waiting = [place for place in self._on_way if place.waits]
-                if waiting and not self._led:
-                    buckets = [place.job.bucket for place in waiting]
-                    batch = [waiting[index] for index in choose(buckets, self._served, self._most)]
-                    self._round += 1
-                    self._served[batch[0].job.bucket] = self._round
+                        if place.job.done and place.result is None:
+                            return place
+                    if all(place.result is not None for place in places):
+                        return None
+                waiting = [place for place in self._on_way if not place.left]
+                if waiting and not self._led and not any(place.job.done for place in waiting):
+                    batch = [waiting[index] for index in choose([one.job.bucket for one in waiting], self._most)]
                     self._led = True
                     for place in batch:
                         place.busy = True
                     return batch
                 self._changed.wait(_LOOK)
 
-    def _lead(self, batch: Sequence[_Place[J]]) -> None:
+    def _lead(self, batch: Sequence[_Place[J, R]]) -> None:
         try:
             self._serve(batch)
         finally:
@@ -145,15 +153,15 @@ class StepBatcher(Generic[J]):
                     place.busy = False
                 self._changed.notify_all()
 
-    def _serve(self, batch: Sequence[_Place[J]]) -> None:
-        error: BaseException | None = None
+    def _serve(self, batch: Sequence[_Place[J, R]]) -> None:
         try:
             self._step([place.job for place in batch])
-        except BaseException as failed:
-            error = failed
-        if error is not None and len(batch) > 1:
-            # Not inside the handler: an error of one must not carry the others' frames as its context.
-            for place in batch:
-                self._serve([place])
-        elif error is not None:
-            batch[0].error = error
+            return
+        except Exception as failed:
+            if len(batch) == 1:
+                batch[0].error = failed
+                return
+        # Not inside the handler: while an error is held, so is all the memory that its step had taken, which may be
+        # what it failed for; and an error of one must not carry the others' frames as its context.
+        for place in batch:
+            self._serve([place])

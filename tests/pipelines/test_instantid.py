@@ -17,7 +17,9 @@ if os.environ.get("NANOSWAP_REQUIRE_TORCH") != "1":
 
 import torch
 
+from nanoswap.pipelines import engines
 from nanoswap.pipelines import instantid as module
+from nanoswap.pipelines import portrait as portrait_module
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Engine, Request, rounds
 from nanoswap.pipelines.engines import EngineUnusable, check_engine, load_engine
@@ -240,11 +242,55 @@ def test_what_is_in_front_of_the_face_stays(models: Path) -> None:
     held = (slice(y + 14, y + 30), slice(x - 25, x + 45))
     assert np.abs(rgb[held].astype(int) - before[held]).max() <= 3
     assert apart(rgb, before) > 1500
-    # By dense landmarks less is painted than by an oval: never beyond the footprint, and not the hair.
-    plain = load(models, "instantid")
-    whole = portrait("astronaut").copy()
-    plain.swap([(whole, face)], source, request())
-    assert apart(whole, portrait("astronaut")) != apart(rgb, before)
+
+
+def test_dense_landmarks_say_what_is_painted(models: Path) -> None:
+    before = portrait("astronaut")
+    engine = load(models, "instantid", uses=("2d106det",))
+    face = engine.detect(before)[0]
+    made = swapped(engine, "hopper")
+    (dense,) = engine._nets.landmarks([before], [face])
+    hull = np.zeros(before.shape[:2], np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.rint(dense).astype(np.int32)), 255)
+    changed = np.abs(made.astype(int) - before).max(2) > 6
+    grown = cv2.dilate(hull, np.ones((61, 61), np.uint8)) > 0
+    assert changed[hull > 0].mean() > 0.8
+    assert not changed[~grown].any()
+    oval = np.abs(swapped(load(models, "instantid"), "hopper").astype(int) - before).max(2) > 6
+    assert (oval != changed).sum() > 500
+
+
+def test_tone_is_matched_where_it_is_asked_for(models: Path) -> None:
+    manifest = Manifest.read(models / "models.toml")
+    store = ModelStore(models, manifest)
+    store.has = lambda model: False  # type: ignore[method-assign]
+    toned = load_engine("instantid", manifest, store, Runtime(threads=1), Style(tone=True))
+    before = portrait("astronaut")
+    plain, matched = (swapped(engine, "hopper") for engine in (load(models, "instantid"), toned))
+    changed = np.abs(plain.astype(int) - before).max(2) > 6
+    off = [np.abs(one[changed].mean(0) - before[changed].mean(0)).max() for one in (plain, matched)]
+    assert off[1] < off[0] / 2
+
+
+def test_large_face_costs_no_more_than_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of 40 megapixels that is all face."""
+    seen: list[tuple[int, ...]] = []
+    real = portrait_module.cut
+    monkeypatch.setattr(portrait_module, "cut", lambda rgb, *more: seen.append(rgb.shape) or real(rgb, *more))
+    rgb = np.zeros((5000, 7000, 3), np.uint8)
+    rgb[:, 3500:] = 200
+    points = np.float32([(1900, 2000), (5100, 2000), (3500, 3000), (2200, 4000), (4800, 4000)])
+    face = Face(box=np.float32([0, 0, 7000, 5000]), points=points, score=1.0, frame=(7000, 5000))
+    crop = cut_portrait(rgb, to_portrait(face, POINTS, 512), 512)
+    assert crop.shape == (512, 512, 3)
+    assert crop[:, :250].max() == 0
+    assert crop[:, 262:].min() == 200
+    assert np.prod(seen[0]) < 4 * 512 * 512 * 3
+    assert cut_portrait(rgb, to_portrait(replace(face, points=points + 90_000), POINTS, 512), 512).shape == (
+        512,
+        512,
+        3,
+    )
 
 
 def test_crop_is_as_large_as_the_face_needs(fast: InstantIdEngine) -> None:
@@ -333,6 +379,15 @@ def test_float16_is_refused(models: Path) -> None:
     with pytest.raises(EngineUnusable, match="NANOSWAP_DTYPE=bfloat16"):
         check("instantid", store, dtype="float16")
     check("instantid", store, dtype="bfloat16")
+    entry = store.manifest.engines["instantid"]
+    with pytest.raises(EngineUnusable, match=r"in bfloat16 on a GPU: NANOSWAP_DTYPE=bfloat16"):
+        engines._check_diffusion(entry, store.manifest, Runtime(device="cuda"))
+    engines._check_diffusion(entry, store.manifest, Runtime(device="cuda", dtype="bfloat16"))
+    # One file that is no stand-in is real weights.
+    models_ = dict(store.manifest.models)
+    models_["sdxl_vae"] = replace(models_["sdxl_vae"], stand_in=False)
+    with pytest.raises(EngineUnusable, match="needs a GPU"):
+        engines._check_diffusion(entry, replace(store.manifest, models=models_), Runtime())
 
 
 def test_missing_file_and_licence_are_refused(models: Path, tmp_path: Path) -> None:
@@ -385,8 +440,14 @@ def test_every_batch_that_compiled_networks_are_given_is_warm(
         step(jobs)
 
     monkeypatch.setattr(fast._nets.denoiser, "step", counted)
+    monkeypatch.setattr(fast._steps, "_step", counted)
     monkeypatch.setattr(fast._nets.denoiser, "rows", (1, 2, 4, 8, 16))
     monkeypatch.setattr(fast, "batch", 3)
     fast.warm()
     assert {rows for _, rows in seen} == {1, 2, 4}
     assert {size for size, _ in seen} == {64, 128}
+    # Not compiled: one, and as many as will ever share a step.
+    seen.clear()
+    monkeypatch.setattr(fast._nets.denoiser, "rows", ())
+    fast.warm()
+    assert {rows for _, rows in seen} == {1, 3}

@@ -254,6 +254,15 @@ def test_engine_of_diffusion_that_lacks_a_part(tmp_path: Path, lacks: str) -> No
         read(tmp_path, re.sub(rf'"{lacks}",? ?', "", built_in))
 
 
+@pytest.mark.parametrize(("engine", "strange"), [("instantid", "gfpgan_1_4"), ("hyperswap", "sdxl_vae")])
+def test_engine_with_a_model_that_it_has_no_use_for(tmp_path: Path, engine: str, strange: str) -> None:
+    built_in = resources.files("nanoswap.pipelines").joinpath("models.toml").read_text("utf-8")
+    start = built_in.index(f"[engines.{engine}]")
+    wrong = built_in[start:].replace('uses = ["2d106det"', f'uses = ["{strange}", "2d106det"', 1)
+    with pytest.raises(ManifestError, match="has no use for"):
+        read(tmp_path, built_in[:start] + wrong)
+
+
 def test_engines_say_what_they_swap() -> None:
     found = Manifest.read().engines
     assert [name for name, engine in found.items() if engine.clips] == [

@@ -1,7 +1,9 @@
 """Continuous batching: who shares a step, who waits, what an error or somebody who leaves does to the others."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -55,8 +57,10 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def batcher(steps: Steps, most: int = 8, admitted: int = 16) -> StepBatcher[Work]:
-    return StepBatcher(steps, most=most, admitted=admitted)
+def batcher(
+    steps: Steps, most: int = 8, admitted: int = 16, finish: Callable[[Work], Work] = lambda job: job
+) -> StepBatcher[Work, Work]:
+    return StepBatcher(steps, finish, most=most, admitted=admitted)
 
 
 class Held:
@@ -76,12 +80,11 @@ class Held:
             self.let.release()
 
 
-def test_choice_takes_turns_between_buckets_and_keeps_the_order_within() -> None:
-    assert choose([], {}, 4) == []
-    assert choose([512, 512, 512], {}, 2) == [0, 1]
-    assert choose([512, 1024, 512], {512: 3}, 4) == [1]
-    assert choose([512, 1024, 512], {512: 3, 1024: 4}, 4) == [0, 2]
-    assert choose([768, 1024], {}, 4) == [0]
+def test_choice_is_whoever_came_first_and_the_next_of_that_size() -> None:
+    assert choose([], 4) == []
+    assert choose([512, 512, 512], 2) == [0, 1]
+    assert choose([512, 1024, 512], 4) == [0, 2]
+    assert choose([1024, 512, 512, 1024], 4) == [0, 3]
 
 
 def test_alone_it_goes_from_step_to_step() -> None:
@@ -107,12 +110,76 @@ def test_joins_at_the_next_step_and_leaves_when_done() -> None:
     assert steps.batches == [["a"], ["a"], ["a"], ["a", "b"], ["b"], ["b"]]
 
 
-def test_buckets_never_share_a_step_and_take_turns() -> None:
+def test_buckets_never_share_a_step_and_who_came_first_goes_first() -> None:
     steps = Steps()
     ours = batcher(steps)
     begins = [lambda: Work("s", 3, 512), lambda: Work("l", 3, 1024), lambda: Work("t", 3, 512)]
     ours.run(begins, CancelToken())
-    assert steps.batches == [["s", "t"], ["l"]] * 3
+    assert steps.batches == [["s", "t"]] * 3 + [["l"]] * 3
+
+
+def test_who_is_done_is_finished_before_the_next_step_and_is_admitted_until_then() -> None:
+    held, steps, said = Held(), Steps(), []
+    finishing, go = threading.Event(), threading.Event()
+
+    def finish(job: Work) -> Work:
+        if job.name == "a":
+            finishing.set()
+            assert go.wait(20)
+        said.append((job.name, len(steps.batches)))
+        return job
+
+    steps.gate = held
+    ours = batcher(steps, admitted=2, finish=finish)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(ours.run, [lambda: Work("a", 1)], CancelToken())
+        assert held.waiting.acquire(timeout=20)
+        second = pool.submit(ours.run, [lambda: Work("b", 3)], CancelToken())
+        until(lambda: len(ours._on_way) == 2)
+        third = pool.submit(ours.run, [lambda: Work("c", 1)], CancelToken())
+        until(lambda: len(ours._outside) == 1)
+        held.let.release(20)
+        assert finishing.wait(20)
+        time.sleep(0.3)  # longer than anybody looks around
+        assert steps.batches == [["a"]]
+        assert len(ours._outside) == 1
+        go.set()
+        for each in (first, second, third):
+            each.result(20)
+    assert said[0] == ("a", 1)
+
+
+def test_error_of_finishing_is_the_callers_own() -> None:
+    def fails(job: Work) -> Work:
+        if job.name == "b":
+            raise RuntimeError("no")
+        return job
+
+    ours = batcher(Steps(), finish=fails)
+    with pytest.raises(RuntimeError, match="no"):
+        ours.run([lambda: Work("a", 1), lambda: Work("b", 2)], CancelToken())
+    assert ours.run([lambda: Work("c", 1)], CancelToken())[0].name == "c"
+    assert ours._inside == 0
+
+
+def test_memory_of_a_step_that_failed_is_free_before_each_is_tried_alone() -> None:
+    class Taken:
+        pass
+
+    alive: list[int] = []
+    taken: list[weakref.ref[Taken]] = []
+
+    def breaks(jobs: Sequence[Work]) -> None:
+        gc.collect()
+        alive.append(sum(one() is not None for one in taken))
+        mine = Taken()
+        taken.append(weakref.ref(mine))
+        if len(jobs) > 1:
+            raise MemoryError
+
+    ours = batcher(Steps(gate=breaks))
+    ours.run([lambda name=name: Work(name, 1) for name in "abc"], CancelToken())
+    assert alive == [0, 0, 0, 0]
 
 
 def test_no_more_than_most_in_a_step_and_those_who_came_first_leave_first() -> None:

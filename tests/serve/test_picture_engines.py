@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import httpx
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from nanoswap.client import Client, RequestError
 from nanoswap.pipelines.model_store import ModelError
 from nanoswap.pipelines.mp4 import Encoder
-from nanoswap.pipelines.roles import Role
+from nanoswap.pipelines.roles import NEEDED, USABLE
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
 from nanoswap.serve.cli import main
@@ -35,7 +34,7 @@ WORDS = {"repository": "none", "revision": "none", "url": "https://nowhere.inval
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of an engine that swaps pictures only, whose files are nowhere, and of the one that needs none."""
-    roles = [role for role in get_args(Role) if role != "swapper"]
+    roles = sorted(NEEDED["instantid"] | USABLE["instantid"])
     lines = ["[licences.none]", 'title = "None"', 'source = "none"', "commercial = true"]
     for role in roles:
         words = WORDS | {"role": role, "file": f"{role}.bin", "sha256": "0" * 64}

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from safetensors.torch import save
+from safetensors.torch import load, save
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -165,6 +165,16 @@ def image_encoder() -> CLIPVisionModelWithProjection:
     return encoder
 
 
+def _published(data: bytes) -> bytes:
+    """With the names of SDXL's files, which older versions of transformers wrote."""
+    named = {
+        key if key.startswith(("text_model.", "text_projection.")) else f"text_model.{key}": value
+        for key, value in load(data).items()
+    }
+    named["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    return save(named, {"format": "pt"})
+
+
 def attention_widths() -> list[int]:
     """Of the layers of cross attention, in the order in which published files count them."""
     names = [name for name in unet().attn_processors if name.endswith("attn2.processor")]
@@ -188,6 +198,8 @@ def diffusion_files() -> dict[str, bytes]:
             network.save_pretrained(folder)
             (weights,) = Path(folder).glob("*.safetensors")
             files[name] = weights.read_bytes()
+            if name.startswith("sdxl_text_encoder"):
+                files[name] = _published(files[name])
             if name != "sdxl_lightning_4step":
                 files[f"{name}_config"] = Path(folder, "config.json").read_bytes()
     adapter = io.BytesIO()
