@@ -2,15 +2,14 @@
 
 Two parts. The first is a model and no measurement: a machine that does one call after the other, of the lengths that
 the FLOPs of the real networks give, with thousands of people who come by a Poisson process. Who shares a step is said
-by `choose`, which is what serves; beside it stands what nobody runs, a choice without turns between sizes. The second
-part runs: the flagship's engine on a processor, with stand-ins of its weights and pictures of 64 and 128 px, threads in
-the place of people, and each picture compared with what the other two ways made of it. More than one level of
-difference is an error. Loads are parts of what one picture at a time can bear: above 1 its line has no end, and how
+by `choose`, which is what serves. The second part runs: the flagship's engine on a processor, with stand-ins of its
+weights and pictures of 64 and 128 px, threads in the place of people, and each picture compared with what the other two
+ways made of it. More than one level of difference is an error. Loads are parts of what one picture at a time can bear: above 1 its line has no end, and how
 long people wait there says how long the run was.
 
 A batch that stays together is put together anew as soon as the machine is free; or after up to 100 ms for company, as
-servers of networks can be set. In the rivals' favour: their pictures leave one by one as they are decoded, no bound
-is set to how many they choose from (ours has `admitted`), and in the model a next step goes ahead of decoding.
+servers of networks can be set. In the rivals' favour: their pictures leave one by one as they are decoded, and no
+bound is set to how many they choose from (ours has `admitted`).
 """
 
 import logging
@@ -32,7 +31,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.denoiser import Denoising
-from nanoswap.pipelines.engine import Request
+from nanoswap.pipelines.engine import Request, Rgb
 from nanoswap.pipelines.engines import load_engine
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.model_store import ModelStore
@@ -52,13 +51,15 @@ SMALL = 0.25  # of the picture's size: then the face is one for 64 px
 class Static:
     """In the place of `StepBatcher`: whoever leads takes what waits of one size, up to `most`, to its end."""
 
-    def __init__(self, step: Callable[[Sequence[Denoising]], None], most: int) -> None:
-        self._step, self._most = step, most
+    def __init__(
+        self, step: Callable[[Sequence[Denoising]], None], finish: Callable[[Denoising], Rgb], most: int
+    ) -> None:
+        self._step, self._finish, self._most = step, finish, most
         self._changed = threading.Condition()
         self._waiting: list[Denoising] = []
         self._led = False
 
-    def run(self, begins: Sequence[Callable[[], Denoising]], cancel: CancelToken) -> list[Denoising]:
+    def run(self, begins: Sequence[Callable[[], Denoising]], cancel: CancelToken) -> list[Rgb]:
         jobs = [begin() for begin in begins]
         with self._changed:
             self._waiting += jobs
@@ -70,7 +71,7 @@ class Static:
                 with self._changed:
                     self._led = False
                     self._changed.notify_all()
-        return jobs
+        return [self._finish(job) for job in jobs]
 
     def _turn(self, jobs: Sequence[Denoising]) -> list[Denoising]:
         with self._changed:
@@ -134,7 +135,7 @@ class Real:
             batches.append(len(jobs))
             self.step(jobs)
 
-        self.engine._steps = steps(counted)
+        self.engine._steps = steps(counted, self.engine._finish)
         started = time.perf_counter() + 0.1
 
         def person(number: int) -> tuple[float, np.ndarray]:
@@ -155,9 +156,9 @@ def served(real: Real, people: int, load: float) -> tuple[dict[str, Outcome], in
     which = rng.integers(0, 2, people).tolist()
     most, admitted = RUNTIME.step_batch, RUNTIME.admitted
     ways: dict[str, Any] = {
-        "by the step": lambda step: StepBatcher(step, most=most, admitted=admitted),
-        "one at a time": lambda step: StepBatcher(step, most=1, admitted=1),
-        "batches that stay": lambda step: Static(step, most),
+        "by the step": lambda *made: StepBatcher(*made, most=most, admitted=admitted),
+        "one at a time": lambda *made: StepBatcher(*made, most=1, admitted=1),
+        "batches that stay": lambda *made: Static(*made, most),
     }
     made = {way: real.run(steps, comes, which) for way, steps in ways.items()}
     first, *others = (pictures for _, pictures in made.values())
@@ -194,11 +195,13 @@ def main() -> int:
     print(f"of a step, which does not grow with it, is {COMPILED * 1000:.0f} ms where nothing else is said.")
     recipes = {name: entry.recipe for name, entry in Manifest.read().engines.items() if entry.recipe}
     for name in ENGINES:
+        sizes = recipes[name].sizes
         for load in LOADS:
-            table(f"{name}, load {load}", simulated(recipes[name], COMPILED, load))
-    for floor in (0.0, EAGER):
-        for name in ENGINES:
-            table(f"{name}, load 0.9, floor {floor * 1000:.0f} ms", simulated(recipes[name], floor, 0.9))
+            table(f"{name}, load {load}", simulated(recipes[name], COMPILED, load, sizes))
+        for size in sizes:
+            table(f"{name}, load 0.9, {size} px only", simulated(recipes[name], COMPILED, 0.9, [size]))
+        for floor in (0.0, EAGER):
+            table(f"{name}, load 0.9, floor {floor * 1000:.0f} ms", simulated(recipes[name], floor, 0.9, sizes))
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))

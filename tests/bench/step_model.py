@@ -6,7 +6,7 @@ shares a step is said by `choose`, which is what serves.
 
 import statistics
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +31,6 @@ RATE = 0.45 * 790  # TFLOP/s: of an H200's matrix rate in bfloat16 what such net
 EAGER, COMPILED = (1 / steps - 2 * 6.761 / RATE for steps in (14.9, 18.5))
 PEOPLE = 4000
 WINDOW = 0.1
-
-Choice = Callable[[Sequence[Hashable], Mapping[Hashable, int], int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -64,58 +62,37 @@ class Costs:
         return self.encode(size) + self.recipe.run * self.step(size, 1) + self.decode(size)
 
 
-def no_turns(buckets: Sequence[Hashable], _: Mapping[Hashable, int], most: int) -> list[int]:
-    """In the place of `choose`: always the size of whoever came first."""
-    return [index for index, bucket in enumerate(buckets) if bucket == buckets[0]][:most]
-
-
-def by_step(costs: Costs, comes: Sequence[float], sizes: Sequence[int], chooses: Choice = choose) -> Outcome:
-    """As it is served: every thread's calls are done in the order in which they were made, and the next step, of whom
-    `choose` says, is called when the last one is done, ahead of the decoding of those who leave."""
-    now, coming, inside, turn = 0.0, 0, 0, 0
-    calls: deque[tuple[str, list[int]]] = deque()
+def by_step(costs: Costs, comes: Sequence[float], sizes: Sequence[int]) -> Outcome:
+    """As it is served: who is done is decoded, who has come and has room is encoded, and then comes the next step, of
+    whom `choose` says."""
+    now, coming, inside = 0.0, 0, 0
     outside: deque[int] = deque()
     on_way: list[int] = []
     left = [costs.recipe.run] * len(comes)
-    served: dict[Hashable, int] = {}
     waited = [0.0] * len(comes)
     batches: list[int] = []
-    stepping = False
-    while coming < len(comes) or calls:
-        if not calls:
-            now = max(now, comes[coming])
-        else:
-            call, jobs = calls.popleft()
-            size = sizes[jobs[0]]
-            if call == "encode":
-                now += costs.encode(size)
-                on_way += jobs
-            elif call == "decode":
-                now += costs.decode(size)
-                waited[jobs[0]] = now - comes[jobs[0]]
-            else:
-                now += costs.step(size, len(jobs))
-                stepping = False
-                for job in jobs:
-                    left[job] -= 1
-        gone = [job for job in on_way if not left[job]]
-        on_way = [job for job in on_way if left[job]]
-        inside -= len(gone)
+    while coming < len(comes) or outside or on_way:
         while coming < len(comes) and comes[coming] <= now:
             outside.append(coming)
             coming += 1
-        while outside and inside < RUNTIME.admitted:
-            calls.append(("encode", [outside.popleft()]))
+        done = next((job for job in on_way if not left[job]), None)
+        if done is not None:
+            now += costs.decode(sizes[done])
+            waited[done] = now - comes[done]
+            on_way.remove(done)
+            inside -= 1
+        elif outside and inside < RUNTIME.admitted:
+            on_way.append(outside.popleft())
             inside += 1
-        if on_way and not stepping:
-            chosen = chooses([sizes[job] for job in on_way], served, RUNTIME.step_batch)
-            batch = [on_way[index] for index in chosen]
-            turn += 1
-            served[sizes[batch[0]]] = turn
+            now += costs.encode(sizes[on_way[-1]])
+        elif on_way:
+            batch = [on_way[index] for index in choose([sizes[job] for job in on_way], RUNTIME.step_batch)]
+            now += costs.step(sizes[batch[0]], len(batch))
             batches.append(len(batch))
-            calls.append(("step", batch))
-            stepping = True
-        calls.extend(("decode", [job]) for job in gone)
+            for job in batch:
+                left[job] -= 1
+        else:
+            now = comes[coming]
     return Outcome(waited, now - comes[0], batches)
 
 
@@ -147,16 +124,16 @@ def together(costs: Costs, comes: Sequence[float], sizes: Sequence[int], most: i
     return Outcome(waited, now - comes[0], batches)
 
 
-def simulated(recipe: Recipe, floor: float, load: float) -> dict[str, Outcome]:
+def simulated(recipe: Recipe, floor: float, load: float, sizes: Sequence[int]) -> dict[str, Outcome]:
+    """sizes: of faces that come, in equal parts."""
     rng = np.random.default_rng(SEED)
     costs = Costs(recipe, floor)
-    mean = statistics.fmean(costs.alone(size) for size in recipe.sizes)
+    mean = statistics.fmean(costs.alone(size) for size in sizes)
     comes = (rng.exponential(mean / load, PEOPLE).cumsum()).tolist()
-    sizes = rng.choice(recipe.sizes, PEOPLE).tolist()
+    drawn = rng.choice(sizes, PEOPLE).tolist()
     return {
-        "by the step": by_step(costs, comes, sizes),
-        "by the step, no turns": by_step(costs, comes, sizes, no_turns),
-        "one at a time": together(costs, comes, sizes, 1),
-        "batches that stay": together(costs, comes, sizes, RUNTIME.step_batch),
-        f"the same, {WINDOW * 1000:.0f} ms for company": together(costs, comes, sizes, RUNTIME.step_batch, WINDOW),
+        "by the step": by_step(costs, comes, drawn),
+        "one at a time": together(costs, comes, drawn, 1),
+        "batches that stay": together(costs, comes, drawn, RUNTIME.step_batch),
+        f"the same, {WINDOW * 1000:.0f} ms for company": together(costs, comes, drawn, RUNTIME.step_batch, WINDOW),
     }
