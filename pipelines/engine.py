@@ -33,8 +33,8 @@ class Request:
     """What comes with the pixels of a swap.
 
     cancel  an engine that works in steps asks it between two of them.
-    seed    0 .. 2**32 - 1, for engines that begin with noise: the same seed gives the same picture, up to rounding. Others
-            don't look.
+    seed    0 .. 2**32 - 1, for engines that begin with noise: the same seed gives the same picture, up to rounding.
+            Others don't look.
     """
 
     cancel: CancelToken

@@ -4,8 +4,8 @@ Two parts. The first is a model and no measurement: a machine that does one call
 the FLOPs of the real networks give, with thousands of people who come by a Poisson process. Who shares a step is said
 by `choose`, which is what serves. The second part runs: the flagship's engine on a processor, with stand-ins of its
 weights and pictures of 64 and 128 px, threads in the place of people, and each picture compared with what the other two
-ways made of it. More than one level of difference is an error. Loads are parts of what one picture at a time can bear: above 1 its line has no end, and how
-long people wait there says how long the run was.
+ways made of it. More than one level of difference is an error. Loads are parts of what one picture at a time can bear:
+above 1 its line has no end, and how long people wait there says how long the run was.
 
 A batch that stays together is put together anew as soon as the machine is free; or after up to 100 ms for company, as
 servers of networks can be set. In the rivals' favour: their pictures leave one by one as they are decoded, and no
