@@ -51,6 +51,9 @@ class _Files(Mapping[Role, bytes]):
     def __getitem__(self, role: Role) -> bytes:
         return self._store.read(self._names[role])
 
+    def __contains__(self, role: object) -> bool:
+        return role in self._names  # a Mapping would read the file to know
+
     def __iter__(self) -> Iterator[Role]:
         return iter(self._names)
 

@@ -449,3 +449,15 @@ def test_every_batch_that_compiled_networks_are_given_is_warm(
     monkeypatch.setattr(fast._nets.denoiser, "rows", ())
     fast.warm()
     assert {rows for _, rows in seen} == {1, 3}
+
+
+def test_each_file_is_read_when_it_is_needed_and_few_twice(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = Manifest.read(models / "models.toml")
+    store = ModelStore(models, manifest)
+    store.has = lambda model: model == "2d106det"  # type: ignore[method-assign]
+    read, seen = store.read, []
+    monkeypatch.setattr(store, "read", lambda name: seen.append(name) or read(name))
+    load_engine("instantid-pulid", manifest, store, Runtime(threads=1), Style())
+    assert set(seen) == {*manifest.engines["instantid-pulid"].needs, "2d106det"}
+    # insightface looks into two of the files itself.
+    assert {name for name in seen if seen.count(name) > 1} <= {"glintr100", "2d106det"}
