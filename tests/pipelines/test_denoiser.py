@@ -294,17 +294,16 @@ def test_compiled_once_and_not_again_for_another_person() -> None:
 def test_there_is_room_for_every_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch counts the graphs of all networks together, and an error takes the place of the one too many."""
     torch._dynamo.reset()
-    config: Any = torch._dynamo.config
-    for limit in ("recompile_limit", "accumulated_recompile_limit"):
-        monkeypatch.setattr(config, limit, 0)
     monkeypatch.setattr(denoiser_module, "_COMPILED", (1,))
-    parts = loaded(FAST)
-    denoiser = Denoiser(parts.parts, FAST, device="cpu", dtype=torch.float32, compiler="eager")
-    for size in FAST.sizes:
-        who = Identity(parts.resampler, guided=False)(embedding(1), None, None)  # type: ignore[arg-type]
-        cells = size // 8
-        mask, hint = torch.ones(1, 1, cells, cells), torch.zeros(1, 3, size, size)
-        denoiser.step([denoiser.begin(random(1, 1, 4, cells, cells), mask, hint, who, 1)])
+    config: Any = torch._dynamo.config
+    with config.patch(recompile_limit=0, accumulated_recompile_limit=0):
+        parts = loaded(FAST)
+        denoiser = Denoiser(parts.parts, FAST, device="cpu", dtype=torch.float32, compiler="eager")
+        for size in FAST.sizes:
+            who = Identity(parts.resampler, guided=False)(embedding(1), None, None)  # type: ignore[arg-type]
+            cells = size // 8
+            mask, hint = torch.ones(1, 1, cells, cells), torch.zeros(1, 3, size, size)
+            denoiser.step([denoiser.begin(random(1, 1, 4, cells, cells), mask, hint, who, 1)])
     torch._dynamo.reset()
 
 
