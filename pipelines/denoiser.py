@@ -48,8 +48,8 @@ class Schedule:
 
     timesteps: tuple[float, ...]
     sigmas: tuple[float, ...]
-    begin: float
-    """What pure noise is multiplied with at strength 1."""
+    pure: float | None
+    """What the noise is multiplied with where the crop is forgotten, at strength 1; below that None."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> Schedule:
@@ -59,7 +59,11 @@ class Schedule:
         skipped = recipe.steps - recipe.run
         timesteps = tuple(float(step) for step in scheduler.timesteps[skipped:])
         sigmas = tuple(float(sigma) for sigma in scheduler.sigmas[skipped:])
-        return cls(timesteps, sigmas, float(scheduler.init_noise_sigma))
+        return cls(timesteps, sigmas, float(scheduler.init_noise_sigma) if recipe.strength == 1 else None)
+
+    def begun(self, original: Tensor, noise: Tensor) -> Tensor:
+        """The latents before the first step."""
+        return original + noise * self.sigmas[0] if self.pure is None else noise * self.pure
 
 
 class Denoising:
@@ -79,7 +83,7 @@ class Denoising:
         self.original, self.noise, self.mask, self.hint, self.tokens = original, noise, mask, hint, tuple(tokens)
         self.schedule, self.index = schedule, 0
         self.bucket = int(original.shape[-1]) * CELL
-        self.latents = noise * schedule.begin
+        self.latents = schedule.begun(original, noise)
 
     @property
     def done(self) -> bool:
@@ -122,10 +126,7 @@ class Denoiser:
 
     def warm_rows(self, most: int) -> list[int]:
         """Sizes of batches that a step of up to `most` jobs may come to, and that are to be made once before."""
-        if not self.rows:
-            return [most]
-        enough = next((rows for rows in self.rows if rows >= most), most)
-        return sorted({*(rows for rows in self.rows if rows < most), enough})
+        return [*(rows for rows in self.rows if rows < most), self._enough(most)]
 
     @torch.inference_mode()
     def begin(self, original: Tensor, mask: Tensor, picture: Tensor, tokens: Sequence[Tensor], seed: int) -> Denoising:
@@ -134,10 +135,7 @@ class Denoiser:
         # On the processor, so that a seed means the same picture on every machine.
         noise = torch.randn(original.shape, generator=torch.Generator().manual_seed(seed)).to(self._device)
         hint = self._first_layers(picture.to(self._device, self._dtype))
-        job = Denoising(original, noise, mask, hint, tokens, self.schedule)
-        if self.recipe.strength < 1:
-            job.latents = original + noise * self.schedule.sigmas[0]
-        return job
+        return Denoising(original, noise, mask, hint, tokens, self.schedule)
 
     @torch.inference_mode()
     def step(self, jobs: Sequence[Denoising]) -> None:
@@ -202,5 +200,7 @@ class Denoiser:
 
     def _filled(self, jobs: Sequence[Denoising]) -> list[Denoising]:
         """Compiled networks know some sizes of batches; the first job's own row fills up what is missing."""
-        rows = next((rows for rows in self.rows if rows >= len(jobs)), len(jobs))
-        return [*jobs, *[jobs[0]] * (rows - len(jobs))]
+        return [*jobs, *[jobs[0]] * (self._enough(len(jobs)) - len(jobs))]
+
+    def _enough(self, count: int) -> int:
+        return next((rows for rows in self.rows if rows >= count), count)

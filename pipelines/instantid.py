@@ -114,8 +114,9 @@ class InstantIdEngine:
             face = Face(box=np.array([0, 0, size, size], np.float32), points=points, score=1.0, frame=(size, size))
             source = self.prepare(rgb, face)
             self.swap([(rgb, face)], source, Request(CancelToken()))
+            crop = self._cut(rgb, face)
             for rows in nets.denoiser.warm_rows(self.batch):
-                nets.denoiser.step([self._begin(self._cut(rgb, face), face, source, seed) for seed in range(rows)])
+                nets.denoiser.step([self._begin(crop, face, source, seed) for seed in range(rows)])
 
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         return self._nets.detector(rgb)
@@ -134,8 +135,7 @@ class InstantIdEngine:
         every = [corners(face, POINTS)]
         if self._nets.landmarks is not None:
             every.append(np.array(looked_at(face), np.float32).reshape(2, 2))
-        low, high = np.floor(np.vstack(every).min(0)), np.ceil(np.vstack(every).max(0)) + 1
-        return Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        return Roi.around(np.vstack(every))
 
     def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
         """Raises `TypeError` for another engine's source, `ValueError` for more than `batch` pairs, `Cancelled`."""

@@ -32,7 +32,7 @@ def load_instantid(
     loaded = load_parts(files, recipe, device=runtime.device, dtype=dtype)
 
     def net(role: Role) -> OnnxNet:
-        return OnnxNet(files[role], device=runtime.device, threads=runtime.threads, batching=runtime.batching)
+        return OnnxNet.of(files[role], runtime)
 
     networks = Networks(
         detector=Detector(net("detector")),

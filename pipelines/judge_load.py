@@ -69,7 +69,7 @@ def _made(role: Role, data: bytes, runtime: Runtime) -> Find | Identify | Dense 
     from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
     from nanoswap.pipelines.onnx_net import OnnxNet
 
-    net = OnnxNet(data, device=runtime.device, threads=runtime.threads, batching=runtime.batching)
+    net = OnnxNet.of(data, runtime)
     if role == "detector":
         return Detector(net)
     if role == "encoder":

@@ -98,9 +98,7 @@ class KleinEngine:
         return KleinSource(cut_portrait(rgb, to_portrait(face, POINTS, self._size), self._size))
 
     def footprint(self, face: Face) -> Roi:
-        every = corners(face, POINTS)
-        low, high = np.floor(every.min(0)), np.ceil(every.max(0)) + 1
-        return Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        return Roi.around(corners(face, POINTS))
 
     def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
         """Raises `TypeError` for another engine's source, `Cancelled`."""

@@ -94,12 +94,11 @@ class NeuralEngine:
             corners.append(_corners(Enhancer.matrix(face), SIZE))
         if self._nets.landmarks is not None:
             corners.append(np.array(looked_at(face), np.float32).reshape(2, 2))
-        every = np.vstack(corners)
-        low, high = np.floor(every.min(0)), np.ceil(every.max(0)) + 1
-        if self._style.exact:
-            more = margin(int(max(high - low)))
-            low, high = low - more, high + more
-        return Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        roi = Roi.around(np.vstack(corners))
+        if not self._style.exact:
+            return roi
+        more = margin(max(roi.width, roi.height))
+        return Roi(roi.x0 - more, roi.y0 - more, roi.x1 + more, roi.y1 + more)
 
     def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
         """Raises `TypeError` for another engine's source."""

@@ -28,7 +28,7 @@ def load_neural(name: str, files: Mapping[Role, bytes], swapper: Model, runtime:
     """
 
     def net(role: Role) -> OnnxNet:
-        return OnnxNet(files[role], device=runtime.device, threads=runtime.threads, batching=runtime.batching)
+        return OnnxNet.of(files[role], runtime)
 
     painter, latent = _swapper(swapper, files["swapper"], net("swapper"), runtime)
     networks = Networks(

@@ -21,6 +21,7 @@ import onnxruntime
 from onnx.external_data_helper import uses_external_data
 
 from nanoswap.pipelines.model_store import ModelError
+from nanoswap.pipelines.runtime import DeviceMissing, Runtime
 from nanoswap.pipelines.window import Batching, Window
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,6 @@ class Port:
     name: str
     shape: tuple[int | str | None, ...]
     type: str
-
-
-class DeviceMissing(ModelError):
-    """The device that was asked for can't be used: nothing is ever run on a slower one in silence."""
 
 
 class NotSelfContained(ModelError):
@@ -98,6 +95,11 @@ class OnnxNet:
                 most = 1
         self.batch = most
         self._window: Window[Feeds, list[Array]] = Window(self._together, replace(batching, most=most))
+
+    @classmethod
+    def of(cls, data: bytes, runtime: Runtime) -> OnnxNet:
+        """As an operator wants networks run."""
+        return cls(data, device=runtime.device, threads=runtime.threads, batching=runtime.batching)
 
     def forward(self, *rows: Array) -> list[Array]:
         """All outputs for `rows`, one array per input in the graph's order, first axis: rows. Outputs whose first axis

@@ -39,8 +39,7 @@ def covered(matrix: Matrix, size: tuple[int, int], frame: tuple[int, int]) -> Ro
     back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
     w, h = size
     corners = cv2.transform(np.array([[[0, 0], [w, 0], [0, h], [w, h]]], np.float64), back)[0]
-    low, high = np.floor(corners.min(0)), np.ceil(corners.max(0)) + 1
-    return Roi(int(low[0]), int(low[1]), int(high[0]), int(high[1])).clip(*frame)
+    return Roi.around(corners).clip(*frame)
 
 
 def paste(frame: Rgb, crop: Rgb, mask: Mask, matrix: Matrix) -> Roi:

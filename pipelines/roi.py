@@ -7,6 +7,10 @@ is a view.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +21,12 @@ class Roi:
     y0: int
     x1: int
     y1: int
+
+    @classmethod
+    def around(cls, points: npt.NDArray[Any]) -> Roi:
+        """The least rectangle with every pixel that one of `points`, (N, 2), lies in or next to."""
+        low, high = np.floor(points.min(0)), np.ceil(points.max(0)) + 1
+        return cls(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
 
     @property
     def width(self) -> int:

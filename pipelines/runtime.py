@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nanoswap.pipelines.model_store import ModelError
 from nanoswap.pipelines.window import Batching
 
 Device = Literal["cpu", "cuda"]
 Swapper = Literal["onnx", "torch"]
+
+
+class DeviceMissing(ModelError):
+    """The device that was asked for can't be used: nothing is ever run on a slower one in silence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nanoswap.pipelines.inswapper_net import InswapperNet
 from nanoswap.pipelines.model_store import ModelError
+from nanoswap.pipelines.runtime import DeviceMissing
 from nanoswap.pipelines.swap_net import Crops, Latents, Painted
 
 Reference = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -142,8 +143,6 @@ class _Cuda:
 
 def check_torch_device(device: str) -> None:
     """Raises `DeviceMissing`."""
-    from nanoswap.pipelines.onnx_net import DeviceMissing
-
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceMissing(f"this build of torch can't use '{device}'")
 

@@ -30,10 +30,9 @@ from nanoswap.pipelines.instantid import POINTS, InstantIdEngine, cells
 from nanoswap.pipelines.klein import KleinEngine
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.model_store import LicenceNotAccepted, ModelMissing, ModelStore
-from nanoswap.pipelines.onnx_net import DeviceMissing
 from nanoswap.pipelines.portrait import cut_portrait, reach, to_portrait
 from nanoswap.pipelines.roi import Roi
-from nanoswap.pipelines.runtime import Runtime
+from nanoswap.pipelines.runtime import DeviceMissing, Runtime
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.swap import SwapOptions, swap_image
 from tests.clips import portrait

@@ -30,8 +30,8 @@ from nanoswap.pipelines.image import ImageLimits, decode
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.model_store import ModelCorrupt, ModelError, ModelMissing, ModelStore
 from nanoswap.pipelines.neural import NeuralEngine, NeuralSource
-from nanoswap.pipelines.onnx_net import DeviceMissing, NotSelfContained, OnnxNet
-from nanoswap.pipelines.runtime import Runtime
+from nanoswap.pipelines.onnx_net import NotSelfContained, OnnxNet
+from nanoswap.pipelines.runtime import DeviceMissing, Runtime
 from nanoswap.pipelines.style import Style
 from nanoswap.pipelines.swap import SwapOptions, swap_image
 from nanoswap.pipelines.swap_net_onnx import OnnxSwapNet, find_projection, project

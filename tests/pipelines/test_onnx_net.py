@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from nanoswap.pipelines import onnx_net
-from nanoswap.pipelines.onnx_net import DeviceMissing, OnnxNet
+from nanoswap.pipelines.onnx_net import OnnxNet
+from nanoswap.pipelines.runtime import DeviceMissing
 from nanoswap.pipelines.window import Batching
 
 NOW = Batching(most=8, wait=0.0)

@@ -23,7 +23,7 @@ from nanoswap.pipelines import inswapper_graph, inswapper_net, swap_net_torch
 from nanoswap.pipelines.inswapper_graph import SwapWeights, read_weights
 from nanoswap.pipelines.inswapper_net import InswapperNet, published
 from nanoswap.pipelines.onnx_graph import UnknownGraph
-from nanoswap.pipelines.onnx_net import DeviceMissing
+from nanoswap.pipelines.runtime import DeviceMissing
 from nanoswap.pipelines.swap_net_torch import GraphMismatch, TorchSwapNet, load_torch_net
 
 ROOT = Path(__file__).parents[2]
@@ -282,3 +282,14 @@ def test_graphs_on_cuda(dtype: str) -> None:
         assert not each.any()
     assert not net._cuda._latents.any()
     assert not net._cuda._host_latents.any()
+
+
+def test_torch_alone_is_enough_to_look_for_a_device() -> None:
+    """An engine that runs in torch only is not refused for want of ONNX Runtime."""
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None; sys.modules['onnx'] = None\n"
+        "from nanoswap.pipelines.swap_net_torch import check_torch_device\n"
+        "check_torch_device('cpu')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
