@@ -17,25 +17,16 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    ControlNetModel,
-    EulerDiscreteScheduler,
-    StableDiffusionXLControlNetInpaintPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor, nn
 
 from nanoswap.pipelines.recipe import Recipe
+from tests.instantid_published import TAKES, IdentityNet, Published, face_adapter, scheduler
 
 DTYPE: Final = torch.bfloat16
 #: Weights of the published files.
 PUBLISHED: Final = {"UNet": 2_567_463_684, "IdentityNet": 1_251_014_160, "VAE": 83_653_863, "adapter": 422_765_824}
-_QUERIES: Final = 16  # tokens of a face
-#: Numbers of the face encoder.
-TAKES: Final = 512
-_HEAD: Final = 64  # width of a head of the resampler
 _WORDS: Final = 77  # tokens of the prompt
 
 
@@ -133,7 +124,11 @@ def build(plan: Plan, device: str, identity_net: type[ControlNetModel] = Control
                 # A fresh one ends in convolutions of zeros, and products with zeros flatter a GPU's clock.
                 if device == "meta" or not parameter.any():
                     nn.init.normal_(parameter, std=0.01)
-            adapter = face_adapter(plan, unet)
+
+            def some(*shape: int) -> Tensor:
+                return torch.randn(*shape, device=unet.device, dtype=unet.dtype) * 0.02
+
+            adapter = face_adapter(unet, plan.resampler, some, lambda width: (1 + some(width), some(width)))
             unet._load_ip_adapter_weights([adapter], low_cpu_mem_usage=False)
     finally:
         torch.set_default_dtype(before)
@@ -151,59 +146,10 @@ def scale(unet: Any, recipe: Recipe) -> None:
             processor.scale = [recipe.face_scale]
 
 
-def face_adapter(plan: Plan, unet: Any) -> dict[str, dict[str, Tensor]]:
-    """The key names and shapes of InstantID's `ip-adapter.bin`."""
-    width, cross = plan.resampler, plan.cross
-
-    def some(*shape: int) -> Tensor:
-        return torch.randn(*shape, device=unet.device, dtype=unet.dtype) * 0.02
-
-    resampler = {
-        "latents": some(1, _QUERIES, width),
-        "proj_in.weight": some(width, TAKES),
-        "proj_in.bias": some(width),
-        "proj_out.weight": some(cross, width),
-        "proj_out.bias": some(cross),
-        "norm_out.weight": 1 + some(cross),
-        "norm_out.bias": some(cross),
-    }
-    for layer in range(4):
-        for norm in ("0.norm1", "0.norm2", "1.0"):
-            resampler |= {f"layers.{layer}.{norm}.weight": 1 + some(width), f"layers.{layer}.{norm}.bias": some(width)}
-        resampler |= {
-            f"layers.{layer}.0.to_q.weight": some(width // _HEAD * _HEAD, width),
-            f"layers.{layer}.0.to_kv.weight": some(2 * (width // _HEAD) * _HEAD, width),
-            f"layers.{layer}.0.to_out.weight": some(width, width // _HEAD * _HEAD),
-            f"layers.{layer}.1.1.weight": some(4 * width, width),
-            f"layers.{layer}.1.3.weight": some(width, 4 * width),
-        }
-    attention: dict[str, Tensor] = {}
-    for index, name in enumerate(unet.attn_processors):
-        if name.endswith("attn2.processor"):
-            inner = unet.get_submodule(name.removesuffix(".processor")).inner_dim
-            attention |= {f"{index}.to_{which}_ip.weight": some(inner, cross) for which in ("k", "v")}
-    return {"image_proj": resampler, "ip_adapter": attention}
-
-
 def prompts(plan: Plan, rows: int, device: str) -> tuple[Tensor, Tensor]:
     """What the text encoders would have given, (R, 77, D) and (R, P): the prompt is the engine's, and encoded once."""
     prompt = torch.randn(rows, _WORDS, plan.cross, device=device, dtype=DTYPE)
     return prompt, torch.randn(rows, plan.pooled, device=device, dtype=DTYPE)
-
-
-class _IdentityNet(ControlNetModel):
-    face: Tensor | None = None
-
-    def forward(self, sample: Any, timestep: Any, encoder_hidden_states: Any, *more: Any, **named: Any) -> Any:
-        return super().forward(sample, timestep, self.face, *more, **named)
-
-
-class _Published(StableDiffusionXLControlNetInpaintPipeline):
-    def prepare_ip_adapter_image_embeds(self, image: Any, embeds: Any, device: Any, count: int, cfg: bool) -> Any:
-        raw = [each.to(device, self.unet.dtype)[:, None] for each in embeds]
-        rows = [torch.cat([torch.zeros_like(each), each]) if cfg else each for each in raw]
-        self.controlnet.face = self.unet.encoder_hid_proj(rows)[0][:, 0]
-        return rows
 
 
 class Rival:
@@ -212,7 +158,7 @@ class Rival:
 
     def __init__(self, plan: Plan, device: str) -> None:
         self._plan, self._device = plan, device
-        self._nets = build(plan, device, _IdentityNet)
+        self._nets = build(plan, device, IdentityNet)
 
     def compile(self, compiler: str) -> None:
         for network in (self._nets.unet, self._nets.identity_net):
@@ -220,8 +166,7 @@ class Rival:
 
     def of(self, recipe: Recipe, crop: np.ndarray, mask: np.ndarray, points: np.ndarray) -> Callable[[], Any]:
         """A call that makes one picture. crop, points: uint8 (S, S, 3); mask: uint8 (S, S)."""
-        scheduler: Any = EulerDiscreteScheduler
-        pipe: Any = _Published(
+        pipe: Any = Published(
             vae=self._nets.vae,
             text_encoder=None,
             text_encoder_2=None,
@@ -229,13 +174,7 @@ class Rival:
             tokenizer_2=None,
             unet=self._nets.unet,
             controlnet=self._nets.identity_net,
-            scheduler=scheduler(
-                beta_start=0.00085,
-                beta_end=0.012,
-                beta_schedule="scaled_linear",
-                steps_offset=1,
-                timestep_spacing=recipe.spacing,
-            ),
+            scheduler=scheduler(recipe),
             add_watermarker=False,
         )
         pipe.set_progress_bar_config(disable=True)

@@ -14,15 +14,15 @@ if os.environ.get("NANOSWAP_REQUIRE_TORCH") != "1":
     pytest.importorskip("torch", reason="torch isn't installed, and engines of diffusion are optional")
 
 import torch
-from diffusers import ControlNetModel, EulerDiscreteScheduler, StableDiffusionXLControlNetInpaintPipeline
 from torch import Tensor
 
 from nanoswap.pipelines import denoiser as denoiser_module
 from nanoswap.pipelines.denoiser import Denoiser, Denoising, Schedule
 from nanoswap.pipelines.identity import Identity
-from nanoswap.pipelines.instantid_parts import Loaded, load_parts
+from nanoswap.pipelines.instantid_parts import Loaded, _tokenizer, _words, load_parts
 from nanoswap.pipelines.manifest import Manifest
 from nanoswap.pipelines.recipe import Recipe
+from tests.instantid_published import IdentityNet, Published, scheduler
 from tests.stand_ins import diffusion
 
 FAST = Recipe(steps=4, sizes=(64, 128), strength=0.75, face_scale=0.6, prompt="of a person")
@@ -89,26 +89,13 @@ def finish(recipe: Recipe, *jobs: Denoising) -> list[Tensor]:
     return [job.latents for job in jobs]
 
 
-# What is published, as a pipeline: diffusers' own inpainting, with the two changes that InstantID is.
+class FromLatents(Published):
+    """Is given the crop's latents, because diffusers draws them and ours are their mean."""
 
-
-class IdentityNet(ControlNetModel):
-    face: Tensor | None = None
-
-    def forward(self, sample: Any, timestep: Any, encoder_hidden_states: Any, *more: Any, **named: Any) -> Any:
-        return super().forward(sample, timestep, self.face, *more, **named)
-
-
-class Published(StableDiffusionXLControlNetInpaintPipeline):
     original: Tensor | None = None
 
     def _encode_vae_image(self, image: Any, generator: Any) -> Any:
         return self.original
-
-    def prepare_ip_adapter_image_embeds(self, image: Any, embeds: Any, device: Any, count: int, cfg: bool) -> Any:
-        rows = [torch.cat([torch.zeros_like(e), e])[:, None] if cfg else e[:, None] for e in embeds]
-        self.controlnet.face = self.unet.encoder_hid_proj(rows)[0][:, 0]
-        return rows
 
 
 def published(recipe: Recipe, person: int, seed: int, picture: int, crop: int) -> Tensor:
@@ -116,10 +103,8 @@ def published(recipe: Recipe, person: int, seed: int, picture: int, crop: int) -
     net.load_state_dict(diffusion.identity_net().state_dict())
     unet = type(diffusion.unet()).from_config(diffusion.unet().config)
     unet.load_state_dict(diffusion.unet().state_dict())
-    from nanoswap.pipelines.instantid_parts import _tokenizer, _words
-
     words = _words(*(diffusion.diffusion_files()[name] for name in ("clip_vocabulary", "clip_merges")))
-    pipe: Any = Published(
+    pipe: Any = FromLatents(
         vae=diffusion.vae(),
         text_encoder=diffusion.text_encoder(False),
         text_encoder_2=diffusion.text_encoder(True),
@@ -127,13 +112,7 @@ def published(recipe: Recipe, person: int, seed: int, picture: int, crop: int) -
         tokenizer_2=_tokenizer(*words, pad="!"),
         unet=unet,
         controlnet=net,
-        scheduler=EulerDiscreteScheduler(
-            beta_start=0.00085,
-            beta_end=0.012,
-            beta_schedule="scaled_linear",
-            steps_offset=1,
-            timestep_spacing=recipe.spacing,
-        ),
+        scheduler=scheduler(recipe),
         add_watermarker=False,
     )
     pipe.set_progress_bar_config(disable=True)
@@ -215,8 +194,6 @@ def test_no_prompt_is_not_the_prompt() -> None:
     assert ours(GUIDED)[2].parts.prompt.shape == (2, 77, diffusion.CROSS)
     assert not torch.allclose(loaded(replace(FAST, prompt="")).parts.prompt, prompt)
     # The one word of the merges is a word and not two letters.
-    from nanoswap.pipelines.instantid_parts import _tokenizer, _words
-
     words = _words(*(diffusion.diffusion_files()[name] for name in ("clip_vocabulary", "clip_merges")))
     tokenizer = _tokenizer(*words, pad="!")
     said = tokenizer("of", padding="max_length", max_length=77).input_ids

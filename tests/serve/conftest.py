@@ -119,6 +119,11 @@ def jpeg(rgb: np.ndarray, quality: int = 92) -> bytes:
     return out.getvalue()
 
 
+def pixels(data: bytes) -> np.ndarray:
+    """RGB of an encoded picture, int64 (H, W, 3), so that differences have a sign."""
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
+
+
 def wait_until(condition: object, seconds: float = 20.0) -> None:
     """Poll until ``condition()`` is true; fails when it isn't in time."""
     assert callable(condition)

@@ -4,19 +4,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 from playwright.sync_api import Browser, Route, expect
 
 from tests.clips import Actor, Recipe, Scene, make, read, read_number, sway
 from tests.serve.api import Api
 from tests.serve.browser import SHOTS, Visit
-from tests.serve.conftest import Service, start_service, stop_service, wait_until
+from tests.serve.conftest import Service, pixels, start_service, stop_service, wait_until
 from tests.serve.test_video import begin, touched
 
 pytestmark = pytest.mark.service
@@ -40,10 +38,6 @@ def api(networks: Service) -> Iterator[Api]:
     person = Api(networks.url, networks.sign_in())
     yield person
     person.close()
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
 
 
 def test_pictures_are_swapped_by_the_engine_that_is_asked_for(api: Api, astronaut: bytes, hopper: bytes) -> None:

@@ -19,7 +19,7 @@ if os.environ.get("NANOSWAP_REQUIRE_TORCH") != "1":
 from tests.clips import portrait
 from tests.serve.api import Api
 from tests.serve.browser import Visit
-from tests.serve.conftest import Service, jpeg, start_service, stop_service
+from tests.serve.conftest import Service, jpeg, pixels, start_service, stop_service
 
 pytestmark = pytest.mark.service
 
@@ -41,10 +41,6 @@ def api(flagship: Service) -> Iterator[Api]:
     person = Api(flagship.url, flagship.sign_in())
     yield person
     person.close()
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
 
 
 def png(rgb: np.ndarray) -> bytes:

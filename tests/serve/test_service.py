@@ -9,17 +9,15 @@ import time
 import uuid
 from base64 import b64decode
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
 from tests.serve.api import Api
-from tests.serve.conftest import Service, jpeg, wait_until
+from tests.serve.conftest import Service, jpeg, pixels, wait_until
 from tests.serve.processes import command, descendants
 
 pytestmark = pytest.mark.service
@@ -30,10 +28,6 @@ def api(service: Service) -> Iterator[Api]:
     person = Api(service.url, service.sign_in())
     yield person
     person.close()
-
-
-def pixels(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).astype(int)
 
 
 def test_swap_changes_the_face_and_only_the_face(api: Api, astronaut: bytes, hopper: bytes) -> None:

@@ -25,12 +25,12 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from tests import instantid_published
 from tests.stand_ins.pulid import eva, parser, pulid
 
 TEXT = 32  # width of each text encoder; together they are as wide as the cross attention
 CROSS = 2 * TEXT
 SEEN = 48  # width of the vision tower
-QUERIES = 16  # tokens of a face, as InstantID has
 ARCHITECTURE: dict[str, Any] = {
     "block_out_channels": (32, 64),
     "attention_head_dim": (2, 4),
@@ -110,40 +110,16 @@ def vocabulary() -> dict[str, int]:
 MERGES = "#version: 0.2\no f</w>\n"
 
 
-def face_adapter(takes: int = 512, seed: int = 5) -> dict[str, dict[str, torch.Tensor]]:
-    """The key names of InstantID's ip-adapter.bin (there: 1280 wide, 512 to 2048), which are IP-Adapter plus's too."""
+def face_adapter(takes: int = instantid_published.TAKES, seed: int = 5) -> dict[str, dict[str, torch.Tensor]]:
+    """As InstantID's ip-adapter.bin; takes: numbers of what it is shown."""
     generator = torch.Generator().manual_seed(seed)
-
-    def some(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator) * 0.4
-
-    width = 64
-    resampler = {
-        "latents": some(1, QUERIES, width),
-        "proj_in.weight": some(width, takes),
-        "proj_in.bias": some(width),
-        "proj_out.weight": some(CROSS, width),
-        "proj_out.bias": some(CROSS),
-        "norm_out.weight": torch.ones(CROSS),
-        "norm_out.bias": torch.zeros(CROSS),
-    }
-    for layer in range(4):
-        for norm in ("0.norm1", "0.norm2", "1.0"):
-            resampler |= {f"layers.{layer}.{norm}.weight": torch.ones(width)}
-            resampler |= {f"layers.{layer}.{norm}.bias": torch.zeros(width)}
-        resampler |= {
-            f"layers.{layer}.0.to_q.weight": some(64, width),
-            f"layers.{layer}.0.to_kv.weight": some(128, width),
-            f"layers.{layer}.0.to_out.weight": some(width, 64),
-            f"layers.{layer}.1.1.weight": some(4 * width, width),
-            f"layers.{layer}.1.3.weight": some(width, 4 * width),
-        }
-    attention: dict[str, torch.Tensor] = {}
-    for index, name in enumerate(unet().attn_processors):
-        if name.endswith("attn2.processor"):  # at odd places, as in the published file
-            inner = unet().get_submodule(name.removesuffix(".processor")).inner_dim
-            attention |= {f"{index}.to_k_ip.weight": some(inner, CROSS), f"{index}.to_v_ip.weight": some(inner, CROSS)}
-    return {"image_proj": resampler, "ip_adapter": attention}
+    return instantid_published.face_adapter(
+        unet(),
+        64,
+        lambda *shape: torch.randn(*shape, generator=generator) * 0.4,
+        lambda width: (torch.ones(width), torch.zeros(width)),
+        takes,
+    )
 
 
 @cache
