@@ -2,7 +2,7 @@
 
 The bound is what keeps memory constant and what carries a slow reader's pace back to the first stage.
 Closing runs upstream: the thread ends, then the generator it drew from is closed, in that thread, so that
-every stage's `finally` runs before `close` returns.
+every stage's `finally` runs before `close` returns, and the stack of the thread is emptied behind them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from typing import Generic, TypeVar
+
+from nanoswap.pipelines.stack import wipe_stack
 
 T = TypeVar("T")
 
@@ -63,6 +65,7 @@ class Ahead(Generic[T]):
             self._items.close()
         except BaseException as error:
             self._error = self._error or error
+        wipe_stack()
         with self._change:
             self._ended = True
             self._change.notify_all()

@@ -2,12 +2,11 @@
 
 The only trained face detector in any package we use is the LBP cascade in scikit-image's wheel. Its file
 has a typo that OpenCV's reader refuses, so it is mended on the way into memory; no copy is written. A
-classifier keeps scratch pictures inside, so each serves one look at a time; there are as many as looks at once.
+classifier keeps what it last looked at, so each look gets a new one, which takes 2 ms, and it is gone with the look.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from importlib.resources import files
 
 import cv2
@@ -24,8 +23,7 @@ class Cascade:
     def __init__(self) -> None:
         text = files("skimage").joinpath(_FILE).read_text()
         self._text = text.replace("featuhreParams", "featureParams")
-        self._idle: deque[cv2.CascadeClassifier] = deque()
-        self._idle.append(self._read())  # a broken installation is told at start, not by the first request
+        self._read()  # a broken installation is told at start, not by the first request
 
     def boxes(
         self, grey: npt.NDArray[np.uint8], *, step: float, votes: int
@@ -34,16 +32,9 @@ class Cascade:
 
         step: ratio between neighbouring sizes, above 1; votes: raw hits that make a face.
         """
-        try:
-            classifier = self._idle.pop()
-        except IndexError:
-            classifier = self._read()
-        try:
-            found, counts = classifier.detectMultiScale2(
-                grey, scaleFactor=step, minNeighbors=votes, minSize=(_SMALLEST, _SMALLEST)
-            )
-        finally:
-            self._idle.append(classifier)
+        found, counts = self._read().detectMultiScale2(
+            grey, scaleFactor=step, minNeighbors=votes, minSize=(_SMALLEST, _SMALLEST)
+        )
         if len(found) == 0:
             return np.empty((0, 4), np.float32), np.empty(0, np.float32)
         boxes = np.asarray(found, np.float32)

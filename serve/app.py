@@ -21,10 +21,13 @@ from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.loopback import keep_internal_ports_on_loopback
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.video_swap import create_video_swap
+from nanoswap.serve.volatility import FREED_MEMORY, close_disks, require_plain_loop, require_volatile
 
 #: Longest a swap may still run while its replica drains.
 DRAIN_SECONDS = 60.0
 DRAIN_VIDEO_SECONDS = 300.0
+#: Only a replica's process is started so, not Ray's own: they hold no media, and it costs them time.
+VOLATILE = {"env_vars": FREED_MEMORY}
 
 
 def _sessions(settings: Settings) -> Sessions:
@@ -37,6 +40,13 @@ def _sessions(settings: Settings) -> Sessions:
     )
 
 
+def _closed(app: FastAPI) -> FastAPI:
+    """The application of a replica that has loaded everything: from here on its process makes no file."""
+    require_plain_loop()
+    close_disks()
+    return app
+
+
 @serve.deployment
 @serve.ingress()
 class Gateway:
@@ -45,10 +55,11 @@ class Gateway:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
+        require_volatile()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
-        return create_gateway(settings, RedisRoom(settings.redis_url, Policy()), _sessions(settings))
+        return _closed(create_gateway(settings, RedisRoom(settings.redis_url, Policy()), _sessions(settings)))
 
 
 @serve.deployment
@@ -59,12 +70,13 @@ class ImageSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
+        require_volatile()
         self._engines = self._settings.models.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_image_swap(settings, room, _sessions(settings), self._engines)
+        return _closed(create_image_swap(settings, room, _sessions(settings), self._engines))
 
 
 @serve.deployment
@@ -75,6 +87,7 @@ class VideoSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
+        require_volatile()
         self._engines = self._settings.models.load(clips=True)
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
@@ -82,7 +95,7 @@ class VideoSwap:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder)
+        return _closed(create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder))
 
 
 def _deployment(decorated: object) -> serve.Deployment:
@@ -101,7 +114,7 @@ def applications(settings: Settings) -> dict[str, tuple[str, serve.Application]]
             # Every open event stream is one ongoing request.
             max_ongoing_requests=10_000,
             graceful_shutdown_timeout_s=5.0,
-            ray_actor_options={"num_cpus": 0.1},
+            ray_actor_options={"num_cpus": 0.1, "runtime_env": VOLATILE},
         )
         .bind()
     )
@@ -119,7 +132,7 @@ def _swapper(decorated: object, replicas: int, gpus: float, drain_seconds: float
             num_replicas=replicas,
             max_ongoing_requests=64,
             graceful_shutdown_timeout_s=drain_seconds,
-            ray_actor_options={"num_cpus": 0.1, "num_gpus": gpus},
+            ray_actor_options={"num_cpus": 0.1, "num_gpus": gpus, "runtime_env": VOLATILE},
             health_check_period_s=5.0,
         )
         .bind()

@@ -17,6 +17,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from nanoswap.serve.volatility import FREED_MEMORY
+
 #: Headers that Ray Serve honours from anyone and that only the service itself may decide.
 STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 
@@ -38,7 +40,9 @@ def write_wrapper(directory: Path) -> Path:
     The real binary is looked up now: inside Ray the look-up would find this wrapper again, without end.
     """
     wrapper = directory / "haproxy"
-    wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m nanoswap.serve.haproxy "{find_binary()}" "$@"\n')
+    words = " ".join(f"{name}={value}" for name, value in FREED_MEMORY.items())
+    command = f'"{sys.executable}" -m nanoswap.serve.haproxy "{find_binary()}" "$@"'
+    wrapper.write_text(f"#!/bin/sh\nexec env {words} {command}\n")
     wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
     return wrapper
 

@@ -22,7 +22,7 @@ from nanoswap.serve.application import application, signed_in
 from nanoswap.serve.delivery import Delivery
 from nanoswap.serve.limits import image_limits
 from nanoswap.serve.options import OPTION_FIELDS, chosen_engine, swap_options
-from nanoswap.serve.pixel_thread import in_thread
+from nanoswap.serve.pixel_thread import in_thread, then_wiping_the_stack
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.reception import Reception
 from nanoswap.serve.replica import lifespan, new_worker_name
@@ -73,7 +73,8 @@ def create_image_swap(
                 seconds=settings.upload_seconds,
             ) as upload:
                 engine = chosen_engine(upload.fields, engines)
-                found = await asyncio.to_thread(find_faces, engine, upload.file("target"), limits)
+                target = upload.file("target")
+                found = await asyncio.to_thread(then_wiping_the_stack(lambda: find_faces(engine, target, limits)))
         return JSONResponse(_faces(found).model_dump(mode="json"), headers=NO_STORE)
 
     @app.post("/v1/tickets/{ticket_id}/swap", tags=["pictures"], response_class=Response)

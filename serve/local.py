@@ -31,8 +31,6 @@ from nanoswap.serve.settings import Settings, new_secret
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 90.0
-#: Freed memory of a body goes back to the kernel instead of staying in an arena.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
 
 
@@ -105,7 +103,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    } | ALLOCATOR
+    }
 
 
 def max_connections() -> int:

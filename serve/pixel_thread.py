@@ -1,7 +1,8 @@
 """Pixel work in a thread, on the event loop's terms: started, awaited, and never left behind.
 
 OpenCV, the codecs and the GPU can't be interrupted, so whoever stops waiting raises the turn's cancel token and then
-waits for the thread all the same: only when it has ended may its buffers be wiped.
+waits for the thread all the same: only when it has ended may its buffers be wiped. The thread itself lives on, and with
+it what decoders left on its stack, so that is emptied when a piece of work is done.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 from nanoswap.pipelines.errors import Cancelled
+from nanoswap.pipelines.stack import wipe_stack
 from nanoswap.serve.problems import Problem
 from nanoswap.serve.turn import Turn
 
@@ -28,7 +30,7 @@ async def in_thread(
 
     Raises what ``work`` raises; for ``Cancelled`` Problem ``incomplete`` or ``canceled``.
     """
-    task = asyncio.get_running_loop().run_in_executor(threads, work)
+    task = asyncio.get_running_loop().run_in_executor(threads, then_wiping_the_stack(work))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -40,3 +42,15 @@ async def in_thread(
     except Cancelled:
         # Told apart for the room: a broken connection gives the place back, a cancellation doesn't.
         raise Problem("incomplete" if left.is_set() else "canceled") from None
+
+
+def then_wiping_the_stack(work: Callable[[], T]) -> Callable[[], T]:
+    """``work``, with the stack of its thread emptied behind it, whether it returns or raises."""
+
+    def run() -> T:
+        try:
+            return work()
+        finally:
+            wipe_stack()
+
+    return run

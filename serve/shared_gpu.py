@@ -22,6 +22,9 @@ class SharedGpu:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
+        if path is not None:
+            # Now, because later this process can't make files any more.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     @contextmanager
     def picture(self) -> Iterator[None]:
@@ -30,7 +33,7 @@ class SharedGpu:
             yield
             return
         # A descriptor of its own: locks belong to the open file, and two pictures must not share one.
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
             yield
@@ -42,7 +45,7 @@ class SharedGpu:
         if self._path is None:
             return 0.0
         started = time.monotonic()
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
             while (waited := time.monotonic() - started) < PATIENCE_SECONDS:
                 try:

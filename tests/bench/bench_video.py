@@ -26,7 +26,7 @@ from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.pipelines.process import prepare_process
-from nanoswap.serve.local import ALLOCATOR
+from nanoswap.serve.volatility import FREED_MEMORY
 from tests.bench import rivals
 from tests.bench.footage import FPS, FULL_HD, HD, Idle, Size, clip, opened, swapped, two_seconds
 
@@ -204,7 +204,7 @@ def main() -> None:
     shares()
     against_files()
     command = [sys.executable, "-m", "tests.bench.bench_video", "service"]
-    subprocess.run(command, env=os.environ | ALLOCATOR, check=True)
+    subprocess.run(command, env=os.environ | FREED_MEMORY, check=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.pipelines.process import prepare_process
-from nanoswap.serve.local import ALLOCATOR
+from nanoswap.serve.volatility import FREED_MEMORY
 from tests.bench.footage import FULL_HD, HD, Idle, Size, clip, swapped
 
 LIMIT = 220e6
@@ -70,7 +70,7 @@ def run(case: Case) -> tuple[int, int, int]:
     """Bytes of the clip, of the base, of the growth."""
     data = clip(case.size, case.seconds)
     command = [sys.executable, "-m", "tests.bench.bench_video_memory", str(CASES.index(case))]
-    child = subprocess.run(command, input=data, stdout=subprocess.PIPE, env=os.environ | ALLOCATOR, check=True)
+    child = subprocess.run(command, input=data, stdout=subprocess.PIPE, env=os.environ | FREED_MEMORY, check=True)
     base, growth = map(int, child.stdout.split())
     return len(data), base, growth
 

@@ -1,0 +1,123 @@
+"""Pictures and clips that can be told from anything else in a memory, and the forms in which they may lie there.
+
+A canary shows a face, so that it takes the whole way through the service, and is otherwise noise from the system's
+generator: no other process on earth holds its bytes, so each run of them that is found anywhere is a remnant. A form
+is a layout in which decoders, networks and encoders keep pixels. Forms are made from what our own decoder answers, for
+that is what the service works on.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Literal
+
+import av
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+from pillow_heif import from_pillow
+from skimage import data as photographs
+
+from nanoswap.pipelines.engine import Rgb
+from nanoswap.pipelines.image import ImageLimits, decode, encode
+
+Format = Literal["jpeg", "png", "webp", "avif", "heic"]
+
+SIDE: Final = 384  # pixels of a picture
+FRAMES: Final = 24
+_GRAIN: Final = 6  # levels of noise over the face: enough to be unique, little enough to be a face
+_FACE: Final = (slice(0, 300), slice(60, 384))  # of the photograph, and of the canary
+_LIMITS: Final = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """data: the encoded file. forms: name of a layout -> the bytes to look for."""
+
+    data: bytes
+    forms: dict[str, bytes]
+
+
+def portrait(seed: int, *, face: bool = True) -> Rgb:
+    """A square of noise, uint8 (SIDE, SIDE, 3), and unless told otherwise the face of Eileen Collins in it (NASA,
+    public domain, from scikit-image). Another ``seed``, other noise."""
+    chance = np.random.default_rng(seed)
+    noise = chance.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    if face:
+        person = photographs.astronaut()[_FACE].astype(np.int16)
+        grain = chance.integers(-_GRAIN, _GRAIN + 1, person.shape, np.int16)
+        noise[_FACE] = np.clip(person + grain, 0, 255).astype(np.uint8)
+    return noise
+
+
+def picture(pixels: Rgb, format: Format) -> Canary:
+    """The pixels, encoded, and every form of what a decoder makes of them."""
+    if format == "heic":
+        stream = io.BytesIO()
+        from_pillow(Image.fromarray(pixels)).save(stream, quality=90)
+        data = stream.getvalue()
+    else:
+        data = bytes(encode(pixels, format, 95))
+    return Canary(data, {"file": data} | picture_forms(data))
+
+
+def picture_forms(data: bytes) -> dict[str, bytes]:
+    """The forms of an encoded picture's pixels, the picture being one that `decode` takes."""
+    forms = pixel_forms(decode(data, _LIMITS))
+    if data[:2] == b"\xff\xd8":
+        forms["luma"] = simplejpeg.decode_jpeg(data, colorspace="GRAY").tobytes()
+    return forms
+
+
+def pixel_forms(rgb: Rgb) -> dict[str, bytes]:
+    """Layouts of pixels that the libraries of this service use, by name."""
+    unit = rgb.astype(np.float32) / np.float32(255)
+    signed = (rgb.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
+    return {
+        "rgb": rgb.tobytes(),
+        "bgr": rgb[..., ::-1].tobytes(),
+        "rgbx": cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA).tobytes(),
+        "grey": cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).tobytes(),
+        "planes": rgb.transpose(2, 0, 1).tobytes(),
+        "float32 0..1": unit.tobytes(),
+        "float32 0..1 planes": unit.transpose(2, 0, 1).tobytes(),
+        "float32 -1..1": signed.tobytes(),
+        "float32 -1..1 planes": signed.transpose(2, 0, 1).tobytes(),
+    }
+
+
+def clip(seed: int, *, face: bool = True) -> Canary:
+    """A second of that portrait as H.264 in MP4, another grain in each frame."""
+    still = portrait(seed, face=face)
+    chance = np.random.default_rng(seed + 1)
+    stream = io.BytesIO()
+    with av.open(stream, "w", format="mp4") as container:
+        video = container.add_stream("libx264", FRAMES, options={"qp": "14", "preset": "ultrafast"})
+        video.width = video.height = SIDE
+        video.pix_fmt = "yuv420p"
+        for number in range(FRAMES):
+            grain = chance.integers(-_GRAIN, _GRAIN + 1, still.shape, np.int16)
+            pixels = np.clip(still + grain, 0, 255).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FRAMES)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    data = stream.getvalue()
+    return Canary(data, {"file": data} | clip_forms(data))
+
+
+def clip_forms(data: bytes) -> dict[str, bytes]:
+    """The planes of the first, the middle and the last frame of a clip, and those frames as pixels."""
+    forms: dict[str, bytes] = {}
+    with av.open(io.BytesIO(data), format="mov") as container:
+        frames = list(container.decode(video=0))
+        for name, frame in (("first", frames[0]), ("middle", frames[len(frames) // 2]), ("last", frames[-1])):
+            planes = frame.to_ndarray(format="yuv420p")
+            forms[f"{name} luma"] = planes[: frame.height].tobytes()
+            forms[f"{name} chroma"] = planes[frame.height :].tobytes()
+            forms[f"{name} rgb"] = frame.to_ndarray(format="rgb24").tobytes()
+            forms[f"{name} bgr"] = frame.to_ndarray(format="bgr24").tobytes()
+    return forms

@@ -1,0 +1,106 @@
+"""Looking for many byte strings at once in gigabytes of memory.
+
+Every needle is cut into windows of 24 bytes. Of each 48 bytes of a needle the eight windows at consecutive offsets are
+indexed, so that whatever the alignment, one of them begins on a multiple of eight: memory needs to be looked at in
+steps of eight bytes only. A window is told by a 64-bit hash of its three words, kept in a table that one gather per
+step consults, so a scan costs a few operations per eight bytes whatever the number of needles.
+
+What follows for the reader of a report: any run of ``SHORTEST`` or more consecutive bytes of a needle is found, shorter
+ones may be missed, and a false alarm needs a collision of 64 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+WORD: Final = 8
+WINDOW: Final = 3 * WORD
+STRIDE: Final = 48
+#: Every run of a needle of so many bytes holds a window that is indexed and aligned.
+SHORTEST: Final = STRIDE - 1 + WORD - 1 + WINDOW
+_BITS: Final = 24  # of a table: for two million windows an eighth of each is set
+_FACTORS: Final = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
+#: A window with fewer different bytes is not told from fill patterns, tables and flat areas.
+_VARIED: Final = 12
+
+Keys = npt.NDArray[np.uint64]
+
+
+class Needles:
+    """An index of byte strings by name. Thread safe once made."""
+
+    def __init__(self, strings: Mapping[str, bytes], known: Collection[int] = ()) -> None:
+        """``known``: keys of windows that are no news, from `keys_in` of a memory that can't hold a remnant."""
+        self.names = tuple(strings)
+        keys, owners = [], []
+        for number, data in enumerate(strings.values()):
+            found = _window_keys(data)
+            keys.append(found)
+            owners.append(np.full(len(found), number, np.int32))
+        everything = np.concatenate([np.zeros(0, np.uint64), *keys])
+        whose = np.concatenate([np.zeros(0, np.int32), *owners])
+        if known:
+            fresh = ~np.isin(everything, np.fromiter(known, np.uint64, len(known)))
+            everything, whose = everything[fresh], whose[fresh]
+        order = np.argsort(everything, kind="stable")
+        self._keys, self._owners = everything[order], whose[order]
+        self._tables = np.zeros((2, 1 << _BITS), np.bool_)
+        for table, slots in zip(self._tables, (_high(self._keys), _low(self._keys)), strict=True):
+            table[slots] = True
+
+    def keys_in(self, memory: npt.NDArray[np.uint8]) -> Keys:
+        """The keys of indexed windows that lie in ``memory``, uint8 (N,), which begins on a multiple of eight."""
+        words = memory[: len(memory) // WORD * WORD].view(np.uint64)
+        if len(words) < 3:
+            return np.zeros(0, np.uint64)
+        hashed = _hashed(words[:-2], words[1:-1], words[2:])
+        likely = hashed[self._tables[0][_high(hashed)]]
+        likely = likely[self._tables[1][_low(likely)]]
+        return likely[self._indexed(likely)]
+
+    def _indexed(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        if not len(self._keys):
+            return np.zeros(len(keys), np.bool_)
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return self._keys[place] == keys
+
+    def count(self, keys: Keys) -> dict[str, int]:
+        """For each needle of which windows were found: about how many of its bytes, each counted once."""
+        found = np.unique(keys)
+        first = np.searchsorted(self._keys, found, "left")
+        last = np.searchsorted(self._keys, found, "right")
+        counts = np.zeros(len(self.names), np.int64)
+        for begin, end in zip(first, last, strict=True):
+            counts[np.unique(self._owners[begin:end])] += STRIDE
+        return {name: int(count) for name, count in zip(self.names, counts, strict=True) if count}
+
+
+def _window_keys(data: bytes) -> Keys:
+    """Keys of the indexed windows of one needle, plain ones left out."""
+    count = len(data) - WINDOW + 1
+    if count <= 0:
+        return np.zeros(0, np.uint64)
+    offsets = np.arange(count)
+    offsets = offsets[offsets % STRIDE < WORD]
+    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), WINDOW)[offsets]
+    ordered = np.sort(windows, axis=1)
+    varied = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1) >= _VARIED
+    words = np.ascontiguousarray(windows[varied]).view(np.uint64)
+    return np.unique(_hashed(words[:, 0], words[:, 1], words[:, 2]))
+
+
+def _hashed(first: Keys, second: Keys, third: Keys) -> Keys:
+    a, b, c = _FACTORS
+    return first * a ^ second * b ^ third * c
+
+
+def _high(hashed: Keys) -> Keys:
+    return hashed >> np.uint64(64 - _BITS)
+
+
+def _low(hashed: Keys) -> Keys:
+    return hashed & np.uint64((1 << _BITS) - 1)

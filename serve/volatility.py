@@ -1,0 +1,112 @@
+"""What a process that holds media must be before the first byte comes, set and checked in that process.
+
+An allocator keeps what is freed until somebody else needs the place. glibc can be told to overwrite it (``perturb``),
+but only for blocks that don't go through a thread's cache, only before the process starts, and only by its environment;
+Python's own allocator for small objects must be out of the way as well. So the environment is set by whoever starts
+the process (``FREED_MEMORY``: `serve/local.py`, the deployment's manifests), and the replica checks by trying: it frees
+a block that it has marked and looks at what became of it. A replica that would keep what it frees doesn't start.
+
+Measured without and with, in docs/memory.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from nanoswap.serve.file_denial import CanNotDeny, deny_new_files
+
+log = logging.getLogger(__name__)
+
+#: The environment in which freed memory is overwritten or goes back to the kernel.
+FREED_MEMORY: Final = {
+    "GLIBC_TUNABLES": ":".join(
+        (
+            "glibc.malloc.perturb=165",  # freed blocks are filled
+            "glibc.malloc.tcache_count=0",  # a thread's cache of freed blocks isn't
+            "glibc.pthread.stack_cache_size=0",  # the stack of a decoder's thread goes back to the kernel with it
+        )
+    ),
+    "PYTHONMALLOC": "malloc",
+    # A big block goes back to the kernel at once instead of being filled.
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    # uvloop receives into a buffer of 250 kB that lives as long as the process.
+    "RAY_USE_UVLOOP": "0",
+}
+_SIZES: Final = (40, 200, 1000, 1032, 1100, 40_000)
+_HEAD: Final = 32  # bytes of a freed block that the allocator itself writes
+_SPARED: Final = 8  # its last bytes are the allocator's of the next block, and not filled
+_MARK: Final = 0x55
+_PR_SET_DUMPABLE: Final = 4
+
+
+class NotVolatile(RuntimeError):
+    """This process would keep what people upload."""
+
+
+def require_volatile() -> None:
+    """In a process that will hold media, at its start: no dumps, and freed memory is overwritten.
+
+    Raises `NotVolatile`. Where the C library is not glibc it can't be had, and a warning says so.
+    """
+    refuse_dumps()
+    if not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        log.warning("freed memory is not overwritten here: the C library is not glibc")
+        return
+    if kept := [size for size in _SIZES if freed_bytes_kept(size) > _SPARED]:
+        names = ", ".join(FREED_MEMORY)
+        raise NotVolatile(f"freed blocks of {kept} bytes keep what was in them: set {names}; see docs/memory.md")
+    if os.environ.get("PYTHONMALLOC") != "malloc":
+        raise NotVolatile("Python's own allocator keeps what was in small objects: set PYTHONMALLOC=malloc")
+    if swap_devices():
+        log.warning("swap is on: what a person uploads may be written to %s", ", ".join(swap_devices()))
+
+
+def require_plain_loop() -> None:
+    """In the running event loop. Raises `NotVolatile` for one that keeps what it receives."""
+    if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
+        raise NotVolatile("uvloop keeps the last 250 kB that it received: set RAY_USE_UVLOOP=0")
+
+
+def close_disks() -> None:
+    """In a process that is ready: no file can be made any more, in any of its threads."""
+    try:
+        deny_new_files()
+    except CanNotDeny as error:
+        log.warning("this process could still make files: %s", error)
+
+
+def refuse_dumps() -> None:
+    """No core file, and no other process of the same user may look into this one."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def swap_devices() -> list[str]:
+    """Where the kernel may put memory; empty is good."""
+    with suppress(OSError):
+        return [line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]]
+    return []
+
+
+def freed_bytes_kept(size: int) -> int:
+    """How many bytes of a block of ``size`` bytes are still readable when it has been freed."""
+    library = ctypes.CDLL(None)
+    library.malloc.restype = ctypes.c_void_p
+    block = library.malloc(ctypes.c_size_t(size))
+    # It keeps the block from being the last of the heap, which might go back to the kernel and not be there to look at.
+    behind = library.malloc(ctypes.c_size_t(64))
+    ctypes.memset(block, _MARK, size)
+    library.free(ctypes.c_void_p(block))
+    left = ctypes.string_at(block, size)[_HEAD:].count(_MARK)
+    library.free(ctypes.c_void_p(behind))
+    return left
