@@ -11,11 +11,12 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import av
 import cv2
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 from pillow_heif import from_pillow
@@ -24,6 +25,7 @@ from skimage import data as photographs
 from nanoswap.pipelines.engine import Rgb
 from nanoswap.pipelines.image import ImageLimits, decode, encode
 
+Forms = dict[str, npt.NDArray[Any]]
 Format = Literal["jpeg", "png", "webp", "avif", "heic"]
 
 SIDE: Final = 384  # pixels of a picture
@@ -35,10 +37,10 @@ _LIMITS: Final = ImageLimits()
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """data: the encoded file. forms: name of a layout -> the bytes to look for."""
+    """data: the encoded file. forms: name of a layout -> an array to look for, uint8 or float32."""
 
     data: bytes
-    forms: dict[str, bytes]
+    forms: Forms
 
 
 def portrait(seed: int, *, face: bool = True) -> Rgb:
@@ -47,7 +49,7 @@ def portrait(seed: int, *, face: bool = True) -> Rgb:
     chance = np.random.default_rng(seed)
     noise = chance.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     if face:
-        person = photographs.astronaut()[_FACE].astype(np.int16)
+        person = photographs.astronaut()[_FACE].astype(np.int16)  # type: ignore[no-untyped-call]
         grain = chance.integers(-_GRAIN, _GRAIN + 1, person.shape, np.int16)
         noise[_FACE] = np.clip(person + grain, 0, 255).astype(np.uint8)
     return noise
@@ -61,31 +63,36 @@ def picture(pixels: Rgb, format: Format) -> Canary:
         data = stream.getvalue()
     else:
         data = bytes(encode(pixels, format, 95))
-    return Canary(data, {"file": data} | picture_forms(data))
+    return Canary(data, {"file": as_array(data)} | picture_forms(data))
 
 
-def picture_forms(data: bytes) -> dict[str, bytes]:
+def as_array(data: bytes) -> npt.NDArray[np.uint8]:
+    """A file's bytes, to look for."""
+    return np.frombuffer(data, np.uint8)
+
+
+def picture_forms(data: bytes) -> Forms:
     """The forms of an encoded picture's pixels, the picture being one that `decode` takes."""
     forms = pixel_forms(decode(data, _LIMITS))
     if data[:2] == b"\xff\xd8":
-        forms["luma"] = simplejpeg.decode_jpeg(data, colorspace="GRAY").tobytes()
+        forms["luma"] = simplejpeg.decode_jpeg(data, colorspace="GRAY")
     return forms
 
 
-def pixel_forms(rgb: Rgb) -> dict[str, bytes]:
+def pixel_forms(rgb: Rgb) -> Forms:
     """Layouts of pixels that the libraries of this service use, by name."""
     unit = rgb.astype(np.float32) / np.float32(255)
     signed = (rgb.astype(np.float32) - np.float32(127.5)) / np.float32(127.5)
     return {
-        "rgb": rgb.tobytes(),
-        "bgr": rgb[..., ::-1].tobytes(),
-        "rgbx": cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA).tobytes(),
-        "grey": cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).tobytes(),
-        "planes": rgb.transpose(2, 0, 1).tobytes(),
-        "float32 0..1": unit.tobytes(),
-        "float32 0..1 planes": unit.transpose(2, 0, 1).tobytes(),
-        "float32 -1..1": signed.tobytes(),
-        "float32 -1..1 planes": signed.transpose(2, 0, 1).tobytes(),
+        "rgb": rgb,
+        "bgr": rgb[..., ::-1],
+        "rgbx": cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA),
+        "grey": cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY),
+        "planes": rgb.transpose(2, 0, 1),
+        "float32 0..1": unit,
+        "float32 0..1 planes": unit.transpose(2, 0, 1),
+        "float32 -1..1": signed,
+        "float32 -1..1 planes": signed.transpose(2, 0, 1),
     }
 
 
@@ -106,18 +113,18 @@ def clip(seed: int, *, face: bool = True) -> Canary:
             container.mux(video.encode(frame))
         container.mux(video.encode())
     data = stream.getvalue()
-    return Canary(data, {"file": data} | clip_forms(data))
+    return Canary(data, {"file": as_array(data)} | clip_forms(data))
 
 
-def clip_forms(data: bytes) -> dict[str, bytes]:
+def clip_forms(data: bytes) -> Forms:
     """The planes of the first, the middle and the last frame of a clip, and those frames as pixels."""
-    forms: dict[str, bytes] = {}
-    with av.open(io.BytesIO(data), format="mov") as container:
+    forms: Forms = {}
+    with av.open(io.BytesIO(data), "r", format="mov") as container:
         frames = list(container.decode(video=0))
         for name, frame in (("first", frames[0]), ("middle", frames[len(frames) // 2]), ("last", frames[-1])):
             planes = frame.to_ndarray(format="yuv420p")
-            forms[f"{name} luma"] = planes[: frame.height].tobytes()
-            forms[f"{name} chroma"] = planes[frame.height :].tobytes()
-            forms[f"{name} rgb"] = frame.to_ndarray(format="rgb24").tobytes()
-            forms[f"{name} bgr"] = frame.to_ndarray(format="bgr24").tobytes()
+            forms[f"{name} luma"] = planes[: frame.height]
+            forms[f"{name} chroma"] = planes[frame.height :]
+            forms[f"{name} rgb"] = frame.to_ndarray(format="rgb24")
+            forms[f"{name} bgr"] = frame.to_ndarray(format="bgr24")
     return forms

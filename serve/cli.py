@@ -17,7 +17,7 @@ from nanoswap import __version__
 from nanoswap.pipelines.manifest import ManifestError
 from nanoswap.pipelines.model_store import ModelError
 from nanoswap.queue.redis_server import NoRedisServer
-from nanoswap.serve import cli_eval, cli_models
+from nanoswap.serve import cli_eval, cli_models, cli_prove
 from nanoswap.serve.cli_progress import Progress, seconds_range
 from nanoswap.serve.cli_words import add_words, given
 from nanoswap.serve.client_errors import Busy, NanoswapError, SwapEnded, Unavailable
@@ -109,6 +109,8 @@ def _parser() -> argparse.ArgumentParser:
     cancel.add_argument("ticket", metavar="TICKET")
     login = command("login", _login, "print an access token")
     login.add_argument("--email")
+    prove = command("prove", _prove, "search a running service of this machine for what it was given (root)")
+    cli_prove.add_words(prove)
     serve = command("serve", _serve, "run the service on this machine")
     add_words(serve)
     cli_models.add(commands)
@@ -247,6 +249,14 @@ def _login(arguments: argparse.Namespace) -> int:
             token = client.sign_in(arguments.email, getpass("Password: "))
     _answer(arguments, {"access_token": token}, token)
     return 0
+
+
+def _prove(arguments: argparse.Namespace) -> int:
+    with _client(arguments) as client:
+        config = client.config()
+        client.quota()  # the session is good, or it is said now
+        token, url = client.token, client.url
+    return cli_prove.run(arguments, config, token, url)
 
 
 def _serve(arguments: argparse.Namespace) -> int:

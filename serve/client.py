@@ -64,6 +64,16 @@ class AsyncClient:
     ) -> None:
         await self._connection.http.aclose()
 
+    @property
+    def url(self) -> str:
+        """The service's address."""
+        return self._connection.url
+
+    @property
+    def token(self) -> str:
+        """The access token, as it is now. Raises SessionError when there is none."""
+        return self._connection.signed()["Authorization"].partition(" ")[2]
+
     async def config(self) -> dict[str, Any]:
         """Limits, consent statement, sign-in address."""
         return await self._connection.json("GET", "/v1/config", signed=False)

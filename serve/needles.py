@@ -2,7 +2,7 @@
 
 Every needle is cut into windows of 24 bytes. Of each 48 bytes of a needle the eight windows at consecutive offsets are
 indexed, so that whatever the alignment, one of them begins on a multiple of eight: memory needs to be looked at in
-steps of eight bytes only. A window is told by a 64-bit hash of its three words, kept in a table that one gather per
+steps of eight bytes only. Of numbers of four bytes, which lie on multiples of four, two windows are enough. A window is told by a 64-bit hash of its three words, kept in a table that one gather per
 step consults, so a scan costs a few operations per eight bytes whatever the number of needles.
 
 What follows for the reader of a report: any run of ``SHORTEST`` or more consecutive bytes of a needle is found, shorter
@@ -12,7 +12,7 @@ ones may be missed, and a false alarm needs a collision of 64 bits.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +31,10 @@ Keys = npt.NDArray[np.uint64]
 
 
 class Needles:
-    """An index of byte strings by name. Thread safe once made."""
+    """An index of arrays by name. Thread safe once made."""
 
-    def __init__(self, strings: Mapping[str, bytes], known: Collection[int] = ()) -> None:
-        """``known``: keys of windows that are no news, from `keys_in` of a memory that can't hold a remnant."""
+    def __init__(self, strings: Mapping[str, npt.NDArray[Any]], known: Collection[int] = ()) -> None:
+        """``strings``: contiguous arrays of bytes or of larger numbers. ``known``: keys of windows that are no news, from `keys_in` of a memory that can't hold a remnant."""
         self.names = tuple(strings)
         keys, owners = [], []
         for number, data in enumerate(strings.values()):
@@ -60,13 +60,14 @@ class Needles:
         hashed = _hashed(words[:-2], words[1:-1], words[2:])
         likely = hashed[self._tables[0][_high(hashed)]]
         likely = likely[self._tables[1][_low(likely)]]
-        return likely[self._indexed(likely)]
+        found: Keys = likely[self._indexed(likely)]
+        return found
 
     def _indexed(self, keys: Keys) -> npt.NDArray[np.bool_]:
         if not len(self._keys):
             return np.zeros(len(keys), np.bool_)
         place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return self._keys[place] == keys
+        return np.asarray(self._keys[place] == keys, np.bool_)
 
     def count(self, keys: Keys) -> dict[str, int]:
         """For each needle of which windows were found: about how many of its bytes, each counted once."""
@@ -79,23 +80,24 @@ class Needles:
         return {name: int(count) for name, count in zip(self.names, counts, strict=True) if count}
 
 
-def _window_keys(data: bytes) -> Keys:
+def _window_keys(data: npt.NDArray[Any]) -> Keys:
     """Keys of the indexed windows of one needle, plain ones left out."""
-    count = len(data) - WINDOW + 1
+    plain = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    count = len(plain) - WINDOW + 1
     if count <= 0:
         return np.zeros(0, np.uint64)
-    offsets = np.arange(count)
+    offsets = np.arange(0, count, min(data.itemsize, WORD))
     offsets = offsets[offsets % STRIDE < WORD]
-    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(data, np.uint8), WINDOW)[offsets]
+    windows = np.lib.stride_tricks.sliding_window_view(plain, WINDOW)[offsets]
     ordered = np.sort(windows, axis=1)
     varied = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(axis=1) >= _VARIED
     words = np.ascontiguousarray(windows[varied]).view(np.uint64)
-    return np.unique(_hashed(words[:, 0], words[:, 1], words[:, 2]))
+    return np.asarray(np.unique(_hashed(words[:, 0], words[:, 1], words[:, 2])), np.uint64)
 
 
 def _hashed(first: Keys, second: Keys, third: Keys) -> Keys:
     a, b, c = _FACTORS
-    return first * a ^ second * b ^ third * c
+    return np.asarray(first * a ^ second * b ^ third * c, np.uint64)
 
 
 def _high(hashed: Keys) -> Keys:

@@ -99,7 +99,7 @@ def chunks(pid: int, unread: Unread) -> Iterator[npt.NDArray[np.uint8]]:
             unchanged = _OF_FILE if _on_disk(name) else np.uint64(0)
             for start, count in _existing(map.fileno(), begin, end, unchanged):
                 try:
-                    got = os.preadv(memory.fileno(), [memoryview(buffer)[:count]], start)
+                    got = os.preadv(memory.fileno(), [buffer.data[:count]], start)
                 except OSError:
                     got = 0
                 if got < count and name not in _KERNEL:

@@ -30,6 +30,16 @@ class Client:
         self._run(self._client.__aexit__(kind, error, trace))
         self._runner.close()
 
+    @property
+    def url(self) -> str:
+        """The service's address."""
+        return self._client.url
+
+    @property
+    def token(self) -> str:
+        """The access token, as it is now. Raises SessionError when there is none."""
+        return self._client.token
+
     def config(self) -> dict[str, Any]:
         """Limits, consent statement, sign-in address."""
         return self._run(self._client.config())

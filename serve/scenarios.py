@@ -1,0 +1,230 @@
+"""What a visitor does while `nanoswap prove` watches: each way in which a request can end, with canaries.
+
+A scenario sends media that nobody else has, brings the request to one certain end, and says which bytes must be nowhere
+afterwards. It fails when the end was another one than it was written for, for then it proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from nanoswap.pipelines import canary
+from nanoswap.pipelines.canary import FRAMES, SIDE, Canary, Format, Forms
+from nanoswap.serve.process_memory import command, tree
+from nanoswap.serve.visitor import Answer, Gone, Permit, Upload, Visitor
+
+Kind = Literal["image", "video"]
+FORMATS: Final[tuple[Format, ...]] = ("jpeg", "png", "webp", "avif", "heic")
+_READY_SECONDS: Final = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a scenario's request ended, and every form of what went in and came out."""
+
+    code: str
+    forms: Forms
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a scenario plays. root: the service's first process. learned: what an engine keeps of a source."""
+
+    visitor: Visitor
+    root: int
+    kind: Kind
+    engine: str
+    learned: Callable[[bytes], Forms] = field(default=lambda _: {})
+
+    def media(self, format: Format = "jpeg", *, face: bool = True) -> tuple[Canary, Canary]:
+        """A fresh source and a fresh target."""
+        source = canary.picture(canary.portrait(secrets.randbits(32)), format)
+        seed = secrets.randbits(32)
+        if self.kind == "video":
+            return source, canary.clip(seed, face=face)
+        return source, canary.picture(canary.portrait(seed, face=face), format)
+
+    def permit(self, source: Canary, target: Canary) -> Permit:
+        """A turn for these media."""
+        count = len(source.data) + len(target.data)
+        return self.visitor.permit(
+            self.visitor.join(self.kind, count, side=SIDE, frames=FRAMES if self.kind == "video" else 1)
+        )
+
+    def begin(self, source: Canary, target: Canary) -> tuple[Permit, Upload]:
+        """A turn, and an upload of which only the head has left."""
+        permit = self.permit(source, target)
+        return permit, self.upload(permit, source, target)
+
+    def upload(self, permit: Permit, source: Canary, target: Canary) -> Upload:
+        return self.visitor.upload(permit, {"source": source.data, "target": target.data}, {"engine": self.engine})
+
+    def replica(self) -> int:
+        """The process that swaps. Raises `Gone`."""
+        found = [pid for pid in tree(self.root) if f"ServeReplica:{self.kind}" in command(pid)]
+        if not found:
+            raise Gone("no replica below this process")
+        return found[0]
+
+
+def went_in(source: Canary, target: Canary) -> Forms:
+    """The forms of what was uploaded."""
+    sources = {f"source, {name}": data for name, data in source.forms.items()}
+    return sources | {f"target, {name}": data for name, data in target.forms.items()}
+
+
+def came_out(answer: Answer) -> Forms:
+    """The forms of a result. One that was left in the middle is looked for as it is."""
+    forms: Forms = {"result, file": canary.as_array(answer.body)}
+    with suppress(Exception):
+        made = canary.clip_forms(answer.body) if answer.type == "video/mp4" else canary.picture_forms(answer.body)
+        forms |= {f"result, {name}": data for name, data in made.items()}
+    return forms
+
+
+def success(stage: Stage, format: Format = "jpeg") -> Ended:
+    source, target = stage.media(format)
+    _, upload = stage.begin(source, target)
+    upload.send()
+    answer = upload.answer()
+    return Ended(answer.code, went_in(source, target) | stage.learned(source.data) | came_out(answer))
+
+
+def no_face(stage: Stage) -> Ended:
+    source, target = stage.media(face=False)
+    _, upload = stage.begin(source, target)
+    upload.send()
+    return Ended(upload.answer().code, went_in(source, target))
+
+
+def undecodable(stage: Stage) -> Ended:
+    """A target that breaks off in its middle."""
+    source, target = stage.media()
+    broken = Canary(target.data[: len(target.data) // 2], target.forms)
+    _, upload = stage.begin(source, broken)
+    upload.send()
+    return Ended(upload.answer().code, went_in(source, broken))
+
+
+def left_in_upload(stage: Stage) -> Ended:
+    """Gone when half of the body has left."""
+    source, target = stage.media()
+    _, upload = stage.begin(source, target)
+    upload.send(0.5)
+    time.sleep(0.3)
+    upload.leave()
+    return Ended("left", went_in(source, target))
+
+
+def left_in_response(stage: Stage) -> Ended:
+    """Gone when a part of the result has come."""
+    source, target = stage.media()
+    _, upload = stage.begin(source, target)
+    upload.send()
+    answer = upload.answer(most=50_000)
+    code = answer.code if answer.code != "ok" else "left"
+    return Ended(code, went_in(source, target) | stage.learned(source.data) | came_out(answer))
+
+
+def cancelled(stage: Stage) -> Ended:
+    """The ticket is cancelled while half of the body is still to come."""
+    source, target = stage.media()
+    permit, upload = stage.begin(source, target)
+    upload.send(0.5)
+    stage.visitor.cancel(permit.ticket)
+    # The lease is renewed twice a second, and only then does the replica hear of it.
+    time.sleep(1.2)
+    upload.send()
+    return Ended(_end(upload), went_in(source, target))
+
+
+def too_slow(stage: Stage) -> Ended:
+    """A body that stops coming, until the service has had enough."""
+    source, target = stage.media()
+    _, upload = stage.begin(source, target)
+    upload.send(0.5)
+    return Ended(_end(upload), went_in(source, target))
+
+
+def terminated(stage: Stage) -> Ended:
+    """The replica is told to end while it holds half of the body. Waits until another one has begun."""
+    source, target = stage.media()
+    _, upload = stage.begin(source, target)
+    upload.send(0.5)
+    time.sleep(0.3)
+    os.kill(stage.replica(), signal.SIGTERM)
+    upload.send()
+    code = _end(upload)
+    wait_until_ready(stage)
+    return Ended(code, went_in(source, target) | stage.learned(source.data))
+
+
+def refused(stage: Stage) -> Ended:
+    """The account's places are taken, and the media come all the same, with a permission that nobody gave."""
+    source, target = stage.media()
+    taken: list[str] = []
+    try:
+        while (answer := stage.visitor.join(stage.kind, 1000, side=SIDE, frames=1)).code == "ok":
+            taken.append(json.loads(answer.body)["id"])
+        upload = stage.upload(Permit("", f"/{stage.kind}/v1/tickets/t_{'0' * 22}/swap", "none"), source, target)
+        upload.send()
+        code = _end(upload)
+        return Ended(answer.code if code != "ok" else code, went_in(source, target))
+    finally:
+        for ticket in taken:
+            stage.visitor.cancel(ticket)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """codes: the ends for which it was written."""
+
+    name: str
+    codes: frozenset[str]
+    act: Callable[[Stage], Ended]
+
+
+def scenarios(kind: Kind, *, first: bool) -> Iterator[Scenario]:
+    """All of them; for an engine that is not the first, those that an engine can make different."""
+    ok = frozenset({"ok"})
+    if kind == "image" and first:
+        for format in FORMATS:
+            yield Scenario(f"success, {format}", ok, lambda stage, format=format: success(stage, format))  # type: ignore[misc]
+    else:
+        yield Scenario("success", ok, success)
+    yield Scenario("no face", frozenset({"no_face"}), no_face)
+    yield Scenario("left in response", frozenset({"left"}), left_in_response)
+    if first:
+        yield Scenario("undecodable", frozenset({"undecodable", "unsupported"}), undecodable)
+        yield Scenario("left in upload", frozenset({"left"}), left_in_upload)
+        yield Scenario("cancelled", frozenset({"canceled", "lost_turn", "gone", "incomplete"}), cancelled)
+        yield Scenario("quota", frozenset({"quota", "too_many_tickets", "too_many_requests"}), refused)
+        yield Scenario("too slow", frozenset({"too_slow"}), too_slow)
+        yield Scenario("replica SIGTERM", frozenset({"gone", "500", "502", "503", "draining", "internal"}), terminated)
+
+
+def wait_until_ready(stage: Stage) -> None:
+    """Until a replica swaps again. Raises `Gone` when none does in time."""
+    deadline = time.monotonic() + _READY_SECONDS
+    time.sleep(1.0)
+    while time.monotonic() < deadline:
+        with suppress(Gone):
+            if stage.visitor.ask("GET", "/readyz").status == 200 and success(stage).code == "ok":
+                return
+        time.sleep(1.0)
+    raise Gone("no replica came back")
+
+
+def _end(upload: Upload) -> str:
+    try:
+        return upload.answer().code
+    except Gone:
+        return "gone"
