@@ -2,8 +2,9 @@
 
 Every needle is cut into windows of 24 bytes. Of each 48 bytes of a needle the eight windows at consecutive offsets are
 indexed, so that whatever the alignment, one of them begins on a multiple of eight: memory needs to be looked at in
-steps of eight bytes only. Of numbers of four bytes, which lie on multiples of four, two windows are enough. A window is told by a 64-bit hash of its three words, kept in a table that one gather per
-step consults, so a scan costs a few operations per eight bytes whatever the number of needles.
+steps of eight bytes only. Of numbers of four bytes, which lie on multiples of four, two windows are enough. A window is
+told by a 64-bit hash of its three words, kept in a table that one gather per step consults, so a scan costs a few
+operations per eight bytes whatever the number of needles.
 
 What follows for the reader of a report: any run of ``SHORTEST`` or more consecutive bytes of a needle is found, shorter
 ones may be missed, and a false alarm needs a collision of 64 bits.
@@ -34,7 +35,7 @@ class Needles:
     """An index of arrays by name. Thread safe once made."""
 
     def __init__(self, strings: Mapping[str, npt.NDArray[Any]], known: Collection[int] = ()) -> None:
-        """``strings``: contiguous arrays of bytes or of larger numbers. ``known``: keys of windows that are no news, from `keys_in` of a memory that can't hold a remnant."""
+        """``strings``: arrays of bytes or of larger numbers. ``known``: keys of windows that are no news."""
         self.names = tuple(strings)
         keys, owners = [], []
         for number, data in enumerate(strings.values()):

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from nanoswap.pipelines.canary import Forms, as_array
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.image import ImageLimits, decode
 from nanoswap.pipelines.manifest import ManifestError
@@ -185,8 +186,8 @@ def control() -> None:
         finally:
             holder.kill()
     held, absent = (
-        Needles({"held": canary.as_array(secret)}),
-        Needles({"absent": canary.as_array(secrets.token_bytes(_CONTROL))}),
+        Needles({"held": as_array(secret)}),
+        Needles({"absent": as_array(secrets.token_bytes(_CONTROL))}),
     )
     if not any(len(held.keys_in(piece)) for piece in memory) or any(len(absent.keys_in(piece)) for piece in memory):
         raise CanNotProve("bytes that another process holds are not found as they should be")
