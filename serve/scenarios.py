@@ -139,6 +139,7 @@ def cancelled(stage: Stage) -> Ended:
     source, target = stage.media()
     permit, upload = stage.begin(source, target)
     upload.send(0.5)
+    time.sleep(0.3)
     stage.visitor.cancel(permit.ticket)
     # The lease is renewed twice a second, and only then does the replica hear of it.
     time.sleep(1.2)
