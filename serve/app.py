@@ -59,12 +59,13 @@ class ImageSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
+        self._gate = self._settings.safety.load(self._settings.models)
         self._engines = self._settings.models.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_image_swap(settings, room, _sessions(settings), self._engines)
+        return create_image_swap(settings, room, _sessions(settings), self._engines, gate=self._gate)
 
 
 @serve.deployment
@@ -75,6 +76,7 @@ class VideoSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
+        self._gate = self._settings.safety.load(self._settings.models)
         self._engines = self._settings.models.load(clips=True)
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
@@ -82,7 +84,7 @@ class VideoSwap:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder)
+        return create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder, gate=self._gate)
 
 
 def _deployment(decorated: object) -> serve.Deployment:

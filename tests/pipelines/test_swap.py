@@ -34,7 +34,7 @@ def run(source: np.ndarray, target: np.ndarray, **options: object) -> tuple[Swap
     stages: list[str] = []
     done = swap_image(
         ENGINE, png(source), png(target), SwapOptions(format="png", **options), LIMITS,  # type: ignore[arg-type]
-        cancel=CancelToken(), report=lambda stage, *_: stages.append(stage),
+        gate=None, cancel=CancelToken(), report=lambda stage, *_: stages.append(stage),
     )  # fmt: skip
     assert list(dict.fromkeys(stages)) == ["decode", "detect", "swap", "encode"]
     return done, np.asarray(Image.open(BytesIO(bytes(done.data))))
@@ -134,7 +134,7 @@ def test_cancel_is_heard_at_every_stage(at: str) -> None:
             cancel.cancel()
 
     with pytest.raises(Cancelled):
-        swap_image(ENGINE, png(HOPPER), png(ASTRONAUT), SwapOptions(), LIMITS, cancel=cancel, report=report)
+        swap_image(ENGINE, png(HOPPER), png(ASTRONAUT), SwapOptions(), LIMITS, gate=None, cancel=cancel, report=report)
 
 
 def test_decoded_pictures_are_wiped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def opened(
     extra = {name: options.pop(name) for name in ("admit", "breathe") if name in options}
     swap = open_swap(
         ENGINE, source, target, ClipOptions(**options), ClipLimits(), ImageLimits(), Encoder(preset="ultrafast"),  # type: ignore[arg-type]
-        cancel=cancel or CancelToken(), report=lambda *stage: seen.append(stage), **extra,  # type: ignore[arg-type]
+        gate=None, cancel=cancel or CancelToken(), report=lambda *stage: seen.append(stage), **extra,  # type: ignore[arg-type]
     )  # fmt: skip
     return swap, seen
 

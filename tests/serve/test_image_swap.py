@@ -51,7 +51,7 @@ async def service(settings: Settings, **engines: Engine) -> AsyncIterator[tuple[
     """A gateway and an image replica that share a room."""
     room = MemoryRoom(Policy())
     gateway = create_gateway(settings, room, Anyone())  # type: ignore[arg-type]
-    replica = create_image_swap(settings, room, Anyone(), engines)  # type: ignore[arg-type]
+    replica = create_image_swap(settings, room, Anyone(), engines, gate=None)  # type: ignore[arg-type]
     async with AsyncExitStack() as stack:
         for app in (gateway, replica):
             await stack.enter_async_context(app.router.lifespan_context(app))
@@ -60,7 +60,7 @@ async def service(settings: Settings, **engines: Engine) -> AsyncIterator[tuple[
 
 async def swap(apps: tuple[object, object], name: str, picture: bytes, **fields: str) -> httpx.Response:
     """One person's swap, from the place in line to the answer."""
-    declared = {"kind": "image", "bytes": 2 * len(picture), "width": 512, "height": 600, "consent": "likeness-2"}
+    declared = {"kind": "image", "bytes": 2 * len(picture), "width": 512, "height": 600, "consent": "likeness-3"}
     gateway, replica = apps
     async with person(gateway, name) as line, person(replica, name) as here:
         ticket = (await line.post("/v1/tickets", json=declared)).json()
