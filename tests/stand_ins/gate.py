@@ -1,4 +1,4 @@
-"""Stand-ins for the classifiers of the safety gate, which a test steers by colour: magenta is intimate, cyan is a minor.
+"""Stand-ins for the classifiers of the safety gate, steered by colour: magenta is intimate, cyan is a minor.
 Neither is in the portraits that tests use.
 
 They have the real files' names of inputs and outputs, shapes and scaling (the first nodes undo it), and give logits.
