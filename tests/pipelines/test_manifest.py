@@ -50,8 +50,8 @@ licence = "Free"
 needs = ["det", "enc", "swap"]
 """
 
-#: Copied by hand from the table of published hashes, each agreed on by several independent sources (the age classifier's
-#: by one).
+#: Copied by hand from the table of published hashes, each agreed on by several independent sources (that of the age
+#: classifier by one).
 PUBLISHED = {
     "inswapper_128.onnx": ("e4a3f08c753cb72d04e10aa0f7dbe3deebbf39567d4ead6dce08e98aa49e16af", 554253681),
     "inswapper_128_fp16.onnx": ("6d51a9278a1f650cffefc18ba53f38bf2769bf4bbff89267822cf72945f8a38b", 277680638),
