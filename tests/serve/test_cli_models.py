@@ -438,7 +438,8 @@ def test_gate_is_a_name_for_its_classifiers(
         text += [
             f"[models.{name}]", f'role = "{role}"', f'url = "{url}/{name}"', f'file = "{name}.onnx"',
             f'sha256 = "{sha256(name.encode())}"', 'licence = "free"', 'repository = "r"', 'revision = "1"',
-            'use = "u"', f"[models.{name}.card]", "side = 32", 'classes = ["a", "b"]', 'refused = ["b"]', "threshold = 0.5",
+            'use = "u"', f"[models.{name}.card]", "side = 32",
+            'classes = ["a", "b"]', 'refused = ["b"]', "threshold = 0.5",
             'source = "s"',
         ]  # fmt: skip
     path.write_text("\n".join([*text, "[gate]", 'needs = ["intimate", "old"]']), "utf-8")
