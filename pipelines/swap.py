@@ -3,7 +3,8 @@
 The order is the order of the reported stages: decode, detect, swap, encode. Both pictures are judged by
 their headers before either is decoded. Between any two steps the cancel token is asked, and whatever was
 decoded is overwritten on the way out, be it by return or by exception: the encoded result is the only
-buffer that survives, and the caller wipes that.
+buffer that survives, and the caller wipes that. The safety gate looks at both pictures before anything is
+painted, and at the result before it is encoded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from nanoswap.pipelines.container import Buffer, InputFormat
 from nanoswap.pipelines.engine import Engine, Request, Rgb, Source, rounds
 from nanoswap.pipelines.errors import ManyFaces, NoFace
 from nanoswap.pipelines.face import Face, match
+from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.image import MEDIA_TYPES, ImageLimits, OutputFormat, decode, encode, probe
 
 Choice = Literal["all", "largest"] | tuple[str, ...]
@@ -69,12 +71,14 @@ def swap_image(
     options: SwapOptions,
     limits: ImageLimits,
     *,
+    gate: Gate | None,
     cancel: CancelToken,
     report: Report,
 ) -> Swapped:
-    """Paint the source's face over the target's and encode the result.
+    """Paint the source's face over the target's and encode the result. gate: None where there is none.
 
-    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `ContentRefused`,
+    `Cancelled`.
     """
     wiped: list[Rgb] = []
     learned: Source | None = None
@@ -92,11 +96,18 @@ def swap_image(
         giver, taker = wiped
 
         report("detect", 0, 2)
-        learned = engine.prepare(giver, source_face(engine.detect(giver), options.source_face))
+        face = source_face(engine.detect(giver), options.source_face)
+        if gate is not None:
+            gate.check_content(giver, [face])
+            gate.check_ages(giver, [face])
+        learned = engine.prepare(giver, face)
         giver.fill(0)
         cancel.check()
         report("detect", 1, 2)
         faces = _target_faces(engine.detect(taker), options.faces)
+        if gate is not None:
+            gate.check_content(taker, faces)
+            gate.check_ages(taker, faces)
         cancel.check()
         report("detect", 2, 2)
 
@@ -108,6 +119,9 @@ def swap_image(
             cancel.check()
             done += len(call)
         report("swap", len(faces), len(faces))
+        if gate is not None:
+            gate.check_content(taker, faces)
+            cancel.check()
 
         report("encode", 0, 1)
         form: OutputFormat = _output(kind) if options.format == "same" else options.format
@@ -127,7 +141,8 @@ def swap_image(
 
 
 def find_faces(engine: Engine, target: Buffer, limits: ImageLimits) -> Found:
-    """The faces of a picture, for a person to choose from; none is not an error.
+    """The faces of a picture, for a person to choose from; none is not an error. The gate isn't asked: nothing is
+    swapped, and what comes back is where faces are in a picture that the person has.
 
     Raises `Unsupported`, `Undecodable`, `TooLarge`.
     """

@@ -27,6 +27,8 @@ from nanoswap.pipelines.engine import Engine, Request, Rgb, Source, rounds
 from nanoswap.pipelines.errors import NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
+from nanoswap.pipelines.gate import Gate
+from nanoswap.pipelines.gate_clip import look, look_over
 from nanoswap.pipelines.image import ImageLimits, decode, probe
 from nanoswap.pipelines.mp4 import Encoder, Mp4Writer
 from nanoswap.pipelines.reader import Reader
@@ -86,6 +88,7 @@ def open_swap(
     image_limits: ImageLimits,
     encoder: Encoder,
     *,
+    gate: Gate | None,
     admit: Callable[[ClipInfo], None] = lambda _: None,
     cancel: CancelToken,
     report: Report,
@@ -93,9 +96,11 @@ def open_swap(
 ) -> ClipSwap:
     """Judge both files, learn the source, find who is to be swapped, and set up the stages.
 
+    gate     looks at both files before this returns, and at the result while it is made; None where there is none.
     admit    is shown what the container says before any frame is decoded, and may refuse by raising.
     breathe  called between chunks; may block a little.
-    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `ContentRefused`,
+    `Cancelled`; the iteration raises `ContentRefused` too.
     """
     with ExitStack() as stack:
         report("decode", 0, 1)
@@ -103,7 +108,7 @@ def open_swap(
         info = probe_clip(target, limits, start=options.start, end=options.end)
         admit(info)
         cancel.check()
-        learned = _learned(engine, source, options, image_limits)
+        learned = _learned(engine, source, options, image_limits, gate)
         stack.callback(learned.wipe)
         cancel.check()
         reformat = VideoReformatter()
@@ -119,7 +124,7 @@ def open_swap(
         report("detect", 0, 1)
         if known:
             at = options.start if options.at is None else options.at
-            _introduce(cast, detect, target, at, tuple(options.faces), cancel, reformat)
+            _introduce(cast, detect, target, at, tuple(options.faces), cancel, reformat, gate)
         else:
             _look_for_faces(
                 Detector(engine, colour, identify=False),
@@ -129,6 +134,9 @@ def open_swap(
                 cancel,
                 reformat,
             )
+        if gate is not None:
+            end = options.start + info.seconds
+            look_over(gate, engine, target, options.start, end, _chooser(options.faces), cancel, reformat)
         report("detect", 1, 1)
         sound = Sound.of(target, options.start, options.end)
         if sound is not None:
@@ -142,7 +150,7 @@ def open_swap(
                 stages.callback(frames.close)
                 tracked = Ahead(_tracked(frames, cast, cancel, breathe), 1, "track")
                 stages.callback(tracked.close)
-                painted = Ahead(_painted(tracked, engine, learned, colour, cancel), 2, "paint")
+                painted = Ahead(_painted(tracked, engine, learned, colour, cancel, gate), 2, "paint")
                 stages.callback(painted.close)
                 # The first stage to stop is the first: a stage waits for the one before it, never the other way.
                 stages.callback(frames.close)
@@ -165,10 +173,14 @@ def open_swap(
         return ClipSwap(stack.pop_all(), info.frames, writer.codecs, parts())
 
 
-def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: ImageLimits) -> Source:
+def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: ImageLimits, gate: Gate | None) -> Source:
     rgb = decode(source, limits)
     try:
-        return engine.prepare(rgb, source_face(engine.detect(rgb), options.source_face))
+        face = source_face(engine.detect(rgb), options.source_face)
+        if gate is not None:
+            gate.check_content(rgb, [face])
+            gate.check_ages(rgb, [face])
+        return engine.prepare(rgb, face)
     finally:
         rgb.fill(0)
 
@@ -181,12 +193,24 @@ def _introduce(
     ids: tuple[str, ...],
     cancel: CancelToken,
     reformat: VideoReformatter,
+    gate: Gate | None,
 ) -> None:
-    with frame_at(data, at, cancel, reformat) as (frame, _):
+    with frame_at(data, at, cancel, reformat) as (frame, colour):
         faces = detect(frame, True)
         if not faces:
             raise NoFace("target")
-        cast.introduce(frame, faces, match(faces, ids))
+        chosen = match(faces, ids)
+        if gate is not None:
+            look(gate.check_ages, frame, chosen, colour)
+        cast.introduce(frame, faces, chosen)
+
+
+def _chooser(choice: Choice) -> Callable[[tuple[Face, ...]], Sequence[Face]]:
+    """Of a frame's faces, the largest first, those whose age can be asked before anybody is followed. Who was chosen on
+    a still is known on that still only; in other frames their age is looked at when they are painted."""
+    if isinstance(choice, tuple):
+        return lambda _: ()
+    return (lambda faces: faces[:1]) if choice == "largest" else (lambda faces: faces)
 
 
 def _look_for_faces(
@@ -247,9 +271,14 @@ def _painted(
     learned: Source,
     colour: Colour,
     cancel: CancelToken,
+    gate: Gate | None,
 ) -> Generator[Frame, None, None]:
     """An engine that likes many faces at once gets a chunk's together; any other a frame's, and the frame goes on."""
     for frames, faces in chunks:
+        if gate is not None:
+            # Where most people are: somebody who comes in during the chunk is looked at before it is painted.
+            most = max(range(len(frames)), key=lambda one: len(faces[one]))
+            look(gate.check_ages, frames[most], faces[most], colour)
         step = len(frames) if engine.batch > 1 else 1
         for at in range(0, len(frames), step):
             part = frames[at : at + step]
@@ -257,6 +286,8 @@ def _painted(
             for call in rounds(engine, here):
                 cancel.check()
                 _paint([(part[here[one][0]], here[one][1]) for one in call], engine, learned, colour, Request(cancel))
+            if gate is not None and at == 0:
+                look(gate.check_content, frames[0], faces[0], colour)
             yield from part
 
 

@@ -71,12 +71,13 @@ class ImageSwap:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
         require_volatile()
+        self._gate = self._settings.safety.load(self._settings.models)
         self._engines = self._settings.models.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return _closed(create_image_swap(settings, room, _sessions(settings), self._engines))
+        return _closed(create_image_swap(settings, room, _sessions(settings), self._engines, gate=self._gate))
 
 
 @serve.deployment
@@ -88,6 +89,7 @@ class VideoSwap:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
         require_volatile()
+        self._gate = self._settings.safety.load(self._settings.models)
         self._engines = self._settings.models.load(clips=True)
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
@@ -95,7 +97,9 @@ class VideoSwap:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return _closed(create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder))
+        return _closed(
+            create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder, gate=self._gate)
+        )
 
 
 def _deployment(decorated: object) -> serve.Deployment:

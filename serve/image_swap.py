@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
@@ -36,7 +37,7 @@ MAX_FACE_REQUESTS = 4
 
 
 def create_image_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine]
+    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine], *, gate: Gate | None
 ) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: the default
     one first."""
@@ -94,7 +95,9 @@ def create_image_swap(
 
             def work() -> Swapped:
                 with mine.working(), shared.picture():
-                    return swap_image(engine, source, target, options, limits, cancel=mine.cancel, report=mine.report)
+                    return swap_image(
+                        engine, source, target, options, limits, gate=gate, cancel=mine.cancel, report=mine.report
+                    )
 
             async with gpu:
                 mine.cancel.check()

@@ -26,6 +26,7 @@ from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.serve.haproxy import write_wrapper
 from nanoswap.serve.issuer_process import issuer_process
+from nanoswap.serve.safety_settings import OFF, for_development
 from nanoswap.serve.settings import Settings, new_secret
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) ->
         say(f"Nanoswap is ready: http://{settings.host}:{settings.port}")
         if settings.development:
             say(f"Demo account: {DEMO_EMAIL} / {DEMO_PASSWORD} (development sign-in at {settings.auth_url})")
+        if not settings.safety.gate:
+            say("No safety gate: for development only." if settings.development else f"Warning: {OFF}.")
         say("Ctrl-C stops it and removes everything it made.")
         while not stop.wait(0.5):
             pass
@@ -66,11 +69,13 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         if "SUPABASE_URL" not in environment and "NANOSWAP_AUTH_URL" not in environment:
             origin = f"http://127.0.0.1:{environment['NANOSWAP_PORT']}"
             environment["NANOSWAP_AUTH_URL"] = stack.enter_context(issuer_process([origin]))
+            for_development(environment)
         # One machine: pictures and clips share its processor, or its one GPU.
         environment.setdefault("NANOSWAP_GPU_LOCK", str(folder / "gpu"))
         settings = Settings.from_environment(environment)
         # Here it is one line; in a replica it would be a start that never ends.
         settings.models.check(clips=settings.video_replicas > 0)
+        settings.safety.check(settings.models)
         environment.update(ray_environment(folder))
         stack.callback(_restore, environment, before)
         stack.enter_context(_ray(settings, folder))

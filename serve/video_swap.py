@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 
 from nanoswap.pipelines.clip import ClipInfo
 from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.pipelines.process import give_back_memory
 from nanoswap.pipelines.swap_clip import ClipSwap, open_swap
@@ -33,7 +34,13 @@ from nanoswap.serve.shared_gpu import SharedGpu
 
 
 def create_video_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine], encoder: Encoder
+    settings: Settings,
+    room: WaitingRoom,
+    sessions: Sessions,
+    engines: Mapping[str, Engine],
+    encoder: Encoder,
+    *,
+    gate: Gate | None,
 ) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: those that
     swap clips, the default one first."""
@@ -80,6 +87,7 @@ def create_video_swap(
                         limits,
                         portrait_limits,
                         encoder,
+                        gate=gate,
                         admit=lambda info: check_true(info, mine.ticket),
                         cancel=mine.cancel,
                         report=mine.report,

@@ -236,9 +236,10 @@ class ModelsEngineOut(Wire):
 
 
 class ModelsOut(Wire):
-    """Every engine that is known here, and the files it is made of."""
+    """Every engine that is known here, and the files it is made of; and those of the safety gate."""
 
     engines: list[ModelsEngineOut]
+    gate: list[ModelOut] = Field(description="Whether the gate is on here is in /v1/config.")
 
 
 class Demo(Wire):
@@ -287,6 +288,13 @@ class ConsentOut(Wire):
     text: str
 
 
+class SafetyOut(Wire):
+    """Whether intimate pictures and faces of minors are refused here, and where the service is offered."""
+
+    gate: bool
+    region: Literal["eu", "elsewhere"]
+
+
 class ConfigLinks(Wire):
     faces: str = "/image/v1/faces"
     tickets: str = "/v1/tickets"
@@ -304,6 +312,7 @@ class ConfigOut(Wire):
     auth: AuthOut
     limits: Limits
     consent: ConsentOut
+    safety: SafetyOut
     links: ConfigLinks = ConfigLinks()
 
 

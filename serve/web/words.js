@@ -7,6 +7,7 @@ const WORDS = {
   unknown_face: ["A chosen face is no longer there", "Choose the faces again, of a clip perhaps on another frame."],
   unsupported: ["This kind of file can't be read", "Use JPEG, PNG, WebP, AVIF or HEIC; for a clip MP4, MOV, WebM or MKV with H.264, H.265, VP8, VP9 or AV1."],
   undecodable: ["The picture or clip is damaged", "Save it again in another program, or choose another one."],
+  content_refused: ["This content isn't swapped here", "Pictures must show adults, and nothing intimate. The check errs towards refusing; if it is wrong, try other pictures. Nothing of these was kept."],
   too_large: ["The picture or clip is too large", "Choose a smaller one, or a shorter part of the clip."],
   larger_than_declared: ["More was sent than you took a place for", "Try again."],
   too_slow: ["The upload took too long", "Try again on a faster connection."],

@@ -135,7 +135,7 @@ def opened(
 ) -> ClipSwap:
     return open_swap(
         engine, source(), data, ClipOptions(faces="largest"), LIMITS, ImageLimits(), encoder,
-        cancel=CancelToken(), report=report,
+        gate=None, cancel=CancelToken(), report=report,
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ START = 1_800_000_000_000
 
 
 def declaration(kind: Kind = Kind.IMAGE, width: int = 100) -> Declaration:
-    return Declaration(kind=kind, bytes=1000, width=width, height=100, frames=1, consent="likeness-2")
+    return Declaration(kind=kind, bytes=1000, width=width, height=100, frames=1, consent="likeness-3")
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nanoswap.pipelines.cancel import CancelToken
-from nanoswap.pipelines.errors import Undecodable
+from nanoswap.pipelines.errors import ContentRefused, PipelineError, Undecodable
 from nanoswap.pipelines.swap_clip import ClipSwap
 from nanoswap.serve import clip_delivery
 from nanoswap.serve.clip_delivery import FREE_BOX, ClipDelivery
@@ -75,15 +75,16 @@ async def test_whole_clip_is_accounted_for() -> None:
     assert (ending.closed, ending.code) == (True, None)
 
 
-async def test_failure_in_the_middle_cuts_the_stream_and_is_told_to_the_room() -> None:
+@pytest.mark.parametrize("error", [Undecodable, ContentRefused])
+async def test_failure_in_the_middle_cuts_the_stream_and_is_told_to_the_room(error: type[PipelineError]) -> None:
     def made() -> Made:
         yield b"one"
-        raise Undecodable
+        raise error
 
     sent, turn, ending = await deliver(made())
     assert not whole(sent)
     assert turn.outcome is None
-    assert ending.code == "undecodable"
+    assert ending.code == error.code
 
 
 async def test_silence_is_filled_with_boxes_that_players_skip(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ SETTINGS = Settings(
     auth_issuer="https://p.supabase.co/auth/v1",
     secret=bytes(32),
 )
-BODY = {"kind": "image", "bytes": 1000, "width": 100, "height": 100, "consent": "likeness-2"}
+BODY = {"kind": "image", "bytes": 1000, "width": 100, "height": 100, "consent": "likeness-3"}
 
 
 class Anyone:
