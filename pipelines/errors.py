@@ -11,6 +11,7 @@ shown.
     ├── NoFace         no_face        nothing to swap, in the source or in the target
     ├── ManyFaces      many_faces     the source shows several people and nobody said which one
     ├── UnknownFace    unknown_face   a face was asked for that is not in the picture
+    ├── NotMarked      not_marked     the result can't be signed, so it may not leave
     └── Cancelled      canceled       the person left, or the replica must stop
 """
 
@@ -68,6 +69,12 @@ class UnknownFace(PipelineError):
     """A face was asked for that is not in the image."""
 
     code = "unknown_face"
+
+
+class NotMarked(PipelineError):
+    """The result can't be marked as what it is, and does not leave without."""
+
+    code = "not_marked"
 
 
 class Cancelled(PipelineError):

@@ -59,12 +59,13 @@ class ImageSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
+        self._marks = self._settings.provenance.load()
         self._engines = self._settings.models.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_image_swap(settings, room, _sessions(settings), self._engines)
+        return create_image_swap(settings, room, _sessions(settings), self._engines, self._marks)
 
 
 @serve.deployment
@@ -75,6 +76,7 @@ class VideoSwap:
     def __init__(self) -> None:
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
+        self._marks = self._settings.provenance.load()
         self._engines = self._settings.models.load(clips=True)
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
@@ -82,7 +84,8 @@ class VideoSwap:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder)
+        sessions = _sessions(settings)
+        return create_video_swap(settings, room, sessions, self._engines, self._encoder, self._marks)
 
 
 def _deployment(decorated: object) -> serve.Deployment:

@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.mark import Marks
 from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
@@ -36,10 +37,14 @@ MAX_FACE_REQUESTS = 4
 
 
 def create_image_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine]
+    settings: Settings,
+    room: WaitingRoom,
+    sessions: Sessions,
+    engines: Mapping[str, Engine],
+    marks: Marks | None = None,
 ) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: the default
-    one first."""
+    one first. ``marks``: what every result carries."""
     limits = image_limits(settings)
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)
@@ -93,7 +98,9 @@ def create_image_swap(
 
             def work() -> Swapped:
                 with mine.working(), shared.picture():
-                    return swap_image(engine, source, target, options, limits, cancel=mine.cancel, report=mine.report)
+                    return swap_image(
+                        engine, source, target, options, limits, cancel=mine.cancel, report=mine.report, marks=marks
+                    )
 
             async with gpu:
                 mine.cancel.check()

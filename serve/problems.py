@@ -56,6 +56,7 @@ CODES: dict[str, tuple[int, str]] = {
     "no_face": (422, "No face was found"),
     "many_faces": (422, "More than one source face was found"),
     "unknown_face": (422, "A chosen face is not in the picture"),
+    "not_marked": (503, "Results can't be marked right now"),
     "canceled": (409, "The swap was canceled"),
     "lost_turn": (503, "The turn was interrupted"),
     "too_many_requests": (429, "Too many requests at once"),

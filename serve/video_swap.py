@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 
 from nanoswap.pipelines.clip import ClipInfo
 from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.mark import Marks
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.pipelines.process import give_back_memory
 from nanoswap.pipelines.swap_clip import ClipSwap, open_swap
@@ -33,10 +34,15 @@ from nanoswap.serve.shared_gpu import SharedGpu
 
 
 def create_video_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine], encoder: Encoder
+    settings: Settings,
+    room: WaitingRoom,
+    sessions: Sessions,
+    engines: Mapping[str, Engine],
+    encoder: Encoder,
+    marks: Marks | None = None,
 ) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: those that
-    swap clips, the default one first."""
+    swap clips, the default one first. ``marks``: what every result carries."""
     limits, portrait_limits = clip_limits(settings), image_limits(settings)
     worker = new_worker_name()
     pictures_only = [name for name in settings.models.engines if name not in engines]
@@ -84,6 +90,7 @@ def create_video_swap(
                         cancel=mine.cancel,
                         report=mine.report,
                         breathe=shared.let_pictures_by,
+                        marks=marks,
                     )
 
             clip = await in_thread(work, mine, got.left, ClipSwap.close)

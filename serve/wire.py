@@ -295,6 +295,15 @@ class ConfigLinks(Wire):
     models: str = "/v1/models"
 
 
+class MarksOut(Wire):
+    """What every result says of itself."""
+
+    c2pa: bool = Field(
+        description="A signed C2PA manifest: made by this service, by which engine, and unchanged since."
+    )
+    label: bool = Field(description="The words AI-generated, in a corner of its pixels.")
+
+
 class ConfigOut(Wire):
     """All that a client needs to know before it signs in."""
 
@@ -304,6 +313,7 @@ class ConfigOut(Wire):
     auth: AuthOut
     limits: Limits
     consent: ConsentOut
+    marks: MarksOut
     links: ConfigLinks = ConfigLinks()
 
 
