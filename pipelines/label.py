@@ -1,6 +1,6 @@
 """The visible label: "AI-generated", written into the pixels of a result, in its lower right corner.
 
-A plate of near black with near white letters, opaque, so that it can be read on any ground (contrast 15 to 1, where
+A plate of near black with near white letters, opaque, so that it can be read on any ground (contrast above 14 to 1;
 WCAG 2.2 asks for 4.5). Its letters are a share of the picture's shorter side and never smaller than can be read; where
 the words don't fit the width, it says "AI". It is drawn once for a size: in a clip, each frame then costs the copying
 of a few thousand samples.

@@ -17,8 +17,8 @@ from nanoswap.pipelines.roles import NEEDED, USABLE
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
 from nanoswap.serve.cli import main
-from nanoswap.serve.environment import SettingsError
 from nanoswap.serve.development_certificate import write_development_certificate
+from nanoswap.serve.environment import SettingsError
 from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.model_settings import ModelSettings
 from nanoswap.serve.settings import Settings
