@@ -49,8 +49,8 @@ def data_hash(whole: Buffer, start: int, length: int) -> Binding:
 class BoxHash:
     """Binds a file of boxes (ISO/IEC 14496-12: MP4, AVIF) that is told piece by piece, in any pieces.
 
-    Of every top-level box but `ftyp` and `mfra` (and the manifest's own, which comes after all that is told here) its
-    offset in the file, 8 bytes, and then the whole box are hashed, in the order of the file.
+    Of every top-level box but `ftyp` and `mfra` (and the manifest's own, which isn't told) its offset in the file,
+    8 bytes, and then the whole box are hashed, in the order of the file.
     """
 
     def __init__(self) -> None:
@@ -73,6 +73,10 @@ class BoxHash:
                     self._digest.update(part)
                 self._left -= len(part)
                 at += len(part)
+
+    def skip(self, length: int) -> None:
+        """Between two boxes: the manifest's own is here, or will be."""
+        self._offset += length
 
     def binding(self) -> Binding:
         """Raises `ValueError` in the middle of a box."""

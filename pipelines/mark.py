@@ -1,9 +1,9 @@
 """The mark of a result: where the signed manifest lies in each format, and how it comes there.
 
 What a format calls a stranger's data is what carries it: APP11 segments behind the JFIF head of a JPEG (ISO/IEC
-19566-5), a `caBX` chunk behind the head of a PNG, a `C2PA` chunk at the end of a WebP, a `uuid` box at the end of an
-AVIF or MP4. At the end, since there nothing moves: the offsets in an AVIF stay true, and of a streamed clip the end is
-all that is left when its hash is known. Readers that don't know the mark skip it.
+19566-5), a `caBX` chunk behind the head of a PNG, a `C2PA` chunk at the end of a WebP, a `uuid` box behind the first
+box of an AVIF. Readers that don't know the mark skip it. C2PA wants the box of an MP4 in front too; of a clip that is
+sent while it is made, only the end is left when its hash is known, so there it comes last, and c2pa-rs finds it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 from nanoswap.pipelines.binding import BoxHash, data_hash
 from nanoswap.pipelines.container import Buffer
 from nanoswap.pipelines.errors import NotMarked
+from nanoswap.pipelines.iloc import shift_offsets
 from nanoswap.pipelines.image import OutputFormat
 from nanoswap.pipelines.provenance import Signer
 
@@ -33,12 +34,7 @@ def mark_picture(data: bytearray, format: OutputFormat, engine: str, signer: Sig
     """The encoded picture with its manifest. `data` is overwritten with zeros, also on errors. Raises `NotMarked`."""
     try:
         if format == "avif":
-            boxes = BoxHash()
-            boxes.update(data)
-            manifest = signer.sign(_CLIP, "image/avif", engine, boxes.binding())
-            made = _room(data, len(data), len(manifest))
-            made[len(data) :] = manifest
-            return made
+            return _with_box_hash(data, engine, signer)
         return _with_data_hash(data, format, engine, signer)
     finally:
         data[:] = bytes(len(data))
@@ -76,6 +72,27 @@ def _with_data_hash(data: bytearray, format: OutputFormat, engine: str, signer: 
         if format == "webp":
             made[4:8] = (len(made) - 8).to_bytes(4, "little")
         signed = manifest(made, length)
+        if len(signed) != length:
+            raise NotMarked
+        made[at : at + length] = signed
+        return made
+    except BaseException:
+        made[:] = bytes(len(made))
+        raise
+
+
+def _with_box_hash(data: bytearray, engine: str, signer: Signer) -> bytearray:
+    at = int.from_bytes(data[:4], "big")
+    length = len(signer.sign(_CLIP, "image/avif", engine, BoxHash().binding()))
+    made = _room(data, at, length)
+    try:
+        shift_offsets(made, length, at + length)
+        boxes = BoxHash()
+        with memoryview(made) as view:
+            boxes.update(view[:at])
+            boxes.skip(length)
+            boxes.update(view[at + length :])
+        signed = signer.sign(_CLIP, "image/avif", engine, boxes.binding())
         if len(signed) != length:
             raise NotMarked
         made[at : at + length] = signed

@@ -49,7 +49,7 @@ def test_plate_is_whole_readable_and_in_its_corner(width: int, height: int) -> N
 
 
 def test_narrow_picture_says_the_short_word_and_a_speck_nothing() -> None:
-    assert Label.of(64, 64).grey.shape[1] * 3 < Label.of(640, 64).grey.shape[1]
+    assert 0 < Label.of(64, 64).grey.shape[1] * 3 < Label.of(640, 64).grey.shape[1]
     speck = Label.of(12, 12)
     assert speck.at.empty
     pixels = np.full((12, 12, 3), 77, np.uint8)
