@@ -12,6 +12,7 @@ shown.
     ├── ManyFaces      many_faces     the source shows several people and nobody said which one
     ├── UnknownFace    unknown_face   a face was asked for that is not in the picture
     ├── ContentRefused content_refused  the safety gate refused, or could not be sure
+    ├── NotMarked      not_marked     the result can't be signed, so it may not leave
     └── Cancelled      canceled       the person left, or the replica must stop
 """
 
@@ -75,6 +76,12 @@ class ContentRefused(PipelineError):
     """The safety gate didn't let this swap through. It says no more, and errs towards refusing."""
 
     code = "content_refused"
+
+
+class NotMarked(PipelineError):
+    """The result can't be marked as what it is, and does not leave without."""
+
+    code = "not_marked"
 
 
 class Cancelled(PipelineError):

@@ -1,7 +1,7 @@
 """A whole request: two pictures in, one picture out, nothing left behind.
 
-The order is the order of the reported stages: decode, detect, swap, encode. Both pictures are judged by
-their headers before either is decoded. Between any two steps the cancel token is asked, and whatever was
+The order is the order of the reported stages: decode, detect, swap, encode (marking is part of the last). Both pictures
+are judged by their headers before either is decoded. Between any two steps the cancel token is asked, and whatever was
 decoded is overwritten on the way out, be it by return or by exception: the encoded result is the only
 buffer that survives, and the caller wipes that. The safety gate looks at both pictures before anything is
 painted, and at the result before it is encoded.
@@ -20,6 +20,8 @@ from nanoswap.pipelines.errors import ManyFaces, NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.image import MEDIA_TYPES, ImageLimits, OutputFormat, decode, encode, probe
+from nanoswap.pipelines.label import Label
+from nanoswap.pipelines.mark import Marks, mark_picture
 
 Choice = Literal["all", "largest"] | tuple[str, ...]
 Report = Callable[[str, int, int], None]
@@ -74,15 +76,20 @@ def swap_image(
     gate: Gate | None,
     cancel: CancelToken,
     report: Report,
+    marks: Marks | None = None,
 ) -> Swapped:
     """Paint the source's face over the target's and encode the result. gate: None where there is none.
 
+    marks    what the result is to carry besides its pixels.
     Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `ContentRefused`,
-    `Cancelled`.
+    `NotMarked`, `Cancelled`.
     """
+    marks = marks or Marks()
     wiped: list[Rgb] = []
     learned: Source | None = None
     try:
+        if marks.signer is not None:
+            marks.signer.check()
         cancel.check()
         report("decode", 0, 2)
         probe(source, limits)
@@ -125,7 +132,11 @@ def swap_image(
 
         report("encode", 0, 1)
         form: OutputFormat = _output(kind) if options.format == "same" else options.format
+        if marks.label:
+            Label.of(taker.shape[1], taker.shape[0]).draw(taker)
         data = encode(taker, form, options.quality)
+        if marks.signer is not None:
+            data = mark_picture(data, form, engine.name, marks.signer)
         try:
             cancel.check()
             report("encode", 1, 1)

@@ -30,6 +30,8 @@ from nanoswap.pipelines.frame import Frame, FramePool, Plane
 from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.gate_clip import look, look_over
 from nanoswap.pipelines.image import ImageLimits, decode, probe
+from nanoswap.pipelines.label import Label
+from nanoswap.pipelines.mark import ClipSeal, Marks
 from nanoswap.pipelines.mp4 import Encoder, Mp4Writer
 from nanoswap.pipelines.reader import Reader
 from nanoswap.pipelines.roi import Roi
@@ -64,11 +66,19 @@ class ClipSwap:
     """A swap that is ready to be made. frames: how many will be made; codecs: RFC 6381, of the result.
 
     Iterate once over the parts of the result, and close it when nobody is in the iteration. Every failure
-    that can be known from the files is raised by `open_swap`, before this exists.
+    that can be known from the files is raised by `open_swap`, before this exists. Where there is a seal, who
+    sends the parts tells it every byte that leaves, its own between the parts too, and sends its box last.
     """
 
-    def __init__(self, stack: ExitStack, frames: int, codecs: str, parts: Generator[bytes, None, None]) -> None:
-        self._stack, self.frames, self.codecs, self._parts = stack, frames, codecs, parts
+    def __init__(
+        self,
+        stack: ExitStack,
+        frames: int,
+        codecs: str,
+        parts: Generator[bytes, None, None],
+        seal: ClipSeal | None = None,
+    ) -> None:
+        self._stack, self.frames, self.codecs, self._parts, self.seal = stack, frames, codecs, parts, seal
 
     def __iter__(self) -> Iterator[bytes]:
         return self._parts
@@ -93,16 +103,20 @@ def open_swap(
     cancel: CancelToken,
     report: Report,
     breathe: Callable[[], object] = lambda: None,
+    marks: Marks | None = None,
 ) -> ClipSwap:
     """Judge both files, learn the source, find who is to be swapped, and set up the stages.
 
     gate     looks at both files before this returns, and at the result while it is made; None where there is none.
     admit    is shown what the container says before any frame is decoded, and may refuse by raising.
     breathe  called between chunks; may block a little.
+    marks    what the result is to carry besides its pixels.
     Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `ContentRefused`,
-    `Cancelled`; the iteration raises `ContentRefused` too.
+    `NotMarked`, `Cancelled`; the iteration raises `ContentRefused` too.
     """
+    marks = marks or Marks()
     with ExitStack() as stack:
+        seal = None if marks.signer is None else ClipSeal(engine.name, marks.signer)
         report("decode", 0, 1)
         probe(source, image_limits)
         info = probe_clip(target, limits, start=options.start, end=options.end)
@@ -115,6 +129,7 @@ def open_swap(
         reader = Reader(target, cancel, start=options.start, end=options.end, reformat=reformat)
         report("decode", 1, 1)
         colour = reader.shape.colour
+        label = Label.of(reader.shape.width, reader.shape.height).on_frames(colour) if marks.label else None
         pool = FramePool(reader.shape.width, reader.shape.height, _POOL)
         stack.callback(pool.wipe)
         known = not isinstance(options.faces, str)
@@ -158,6 +173,8 @@ def open_swap(
                 stages.callback(pool.close)
                 done = 0
                 for frame in painted:
+                    if label is not None:
+                        label.draw(frame)
                     writer.write(frame)
                     pool.give(frame)
                     done += 1
@@ -170,7 +187,7 @@ def open_swap(
                 report("swap", done, done)
                 yield writer.take()
 
-        return ClipSwap(stack.pop_all(), info.frames, writer.codecs, parts())
+        return ClipSwap(stack.pop_all(), info.frames, writer.codecs, parts(), seal)
 
 
 def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: ImageLimits, gate: Gate | None) -> Source:

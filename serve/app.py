@@ -72,12 +72,14 @@ class ImageSwap:
         keep_internal_ports_on_loopback(self._settings.host)
         require_volatile()
         self._gate = self._settings.safety.load(self._settings.models)
+        self._marks = self._settings.provenance.load()
         self._engines = self._settings.models.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return _closed(create_image_swap(settings, room, _sessions(settings), self._engines, gate=self._gate))
+        sessions = _sessions(settings)
+        return _closed(create_image_swap(settings, room, sessions, self._engines, gate=self._gate, marks=self._marks))
 
 
 @serve.deployment
@@ -90,6 +92,7 @@ class VideoSwap:
         keep_internal_ports_on_loopback(self._settings.host)
         require_volatile()
         self._gate = self._settings.safety.load(self._settings.models)
+        self._marks = self._settings.provenance.load()
         self._engines = self._settings.models.load(clips=True)
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
@@ -97,8 +100,11 @@ class VideoSwap:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
+        sessions = _sessions(settings)
         return _closed(
-            create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder, gate=self._gate)
+            create_video_swap(
+                settings, room, sessions, self._engines, self._encoder, gate=self._gate, marks=self._marks
+            )
         )
 
 

@@ -5,7 +5,7 @@ from nanoswap.pipelines.manifest import Manifest
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.serve.limits import published
 from nanoswap.serve.settings import Settings
-from nanoswap.serve.wire import AuthOut, ConfigOut, ConsentOut, Demo, EngineOut, SafetyOut
+from nanoswap.serve.wire import AuthOut, ConfigOut, ConsentOut, Demo, EngineOut, MarksOut, SafetyOut
 
 #: Agreed to with every ticket; its id is stored with the ticket, and changes when the words do.
 CONSENT = ConsentOut(
@@ -37,4 +37,5 @@ def configuration(settings: Settings, manifest: Manifest) -> ConfigOut:
         limits=published(settings),
         consent=CONSENT,
         safety=SafetyOut(gate=settings.safety.gate, region=settings.safety.region),
+        marks=MarksOut(c2pa=settings.provenance.certificate is not None, label=settings.provenance.label),
     )

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.gate import Gate
+from nanoswap.pipelines.mark import Marks
 from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
@@ -37,10 +38,16 @@ MAX_FACE_REQUESTS = 4
 
 
 def create_image_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine], *, gate: Gate | None
+    settings: Settings,
+    room: WaitingRoom,
+    sessions: Sessions,
+    engines: Mapping[str, Engine],
+    *,
+    gate: Gate | None,
+    marks: Marks | None = None,
 ) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: the default
-    one first."""
+    one first. ``marks``: what every result carries."""
     limits = image_limits(settings)
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)
@@ -96,7 +103,15 @@ def create_image_swap(
             def work() -> Swapped:
                 with mine.working(), shared.picture():
                     return swap_image(
-                        engine, source, target, options, limits, gate=gate, cancel=mine.cancel, report=mine.report
+                        engine,
+                        source,
+                        target,
+                        options,
+                        limits,
+                        gate=gate,
+                        cancel=mine.cancel,
+                        report=mine.report,
+                        marks=marks,
                     )
 
             async with gpu:

@@ -57,6 +57,7 @@ CODES: dict[str, tuple[int, str]] = {
     "many_faces": (422, "More than one source face was found"),
     "unknown_face": (422, "A chosen face is not in the picture"),
     "content_refused": (422, "This content isn't swapped here"),
+    "not_marked": (503, "Results can't be marked right now"),
     "canceled": (409, "The swap was canceled"),
     "lost_turn": (503, "The turn was interrupted"),
     "too_many_requests": (429, "Too many requests at once"),

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from nanoswap.serve.environment import SettingsError, integer, number, one_of
 from nanoswap.serve.model_settings import ModelSettings
+from nanoswap.serve.provenance_settings import ProvenanceSettings
 from nanoswap.serve.safety_settings import SafetySettings
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -34,6 +35,7 @@ class Settings:
     port: int = 8000
     models: ModelSettings = field(default_factory=ModelSettings)
     safety: SafetySettings = field(default_factory=SafetySettings)
+    provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
     #: Swaps that one image replica runs at once.
     image_slots: int = 1
     image_replicas: int = 1
@@ -91,6 +93,7 @@ class Settings:
         redis_url = environment.get("REDIS_URL", "")
         if not redis_url:
             raise SettingsError("REDIS_URL is not set: the waiting room needs a Redis or Valkey server")
+        safety = SafetySettings.from_environment(environment)
         return cls(
             redis_url=redis_url,
             auth_url=auth_url,
@@ -101,7 +104,8 @@ class Settings:
             host=environment.get("NANOSWAP_HOST", "127.0.0.1"),
             port=integer(environment, "NANOSWAP_PORT", 8000, 1, 65535),
             models=ModelSettings.from_environment(environment),
-            safety=SafetySettings.from_environment(environment),
+            safety=safety,
+            provenance=ProvenanceSettings.from_environment(environment, safety.region),
             image_slots=integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64),
             image_replicas=integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
             gateway_replicas=integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),

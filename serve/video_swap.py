@@ -15,6 +15,7 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 from nanoswap.pipelines.clip import ClipInfo
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.gate import Gate
+from nanoswap.pipelines.mark import Marks
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.pipelines.process import give_back_memory
 from nanoswap.pipelines.swap_clip import ClipSwap, open_swap
@@ -41,9 +42,10 @@ def create_video_swap(
     encoder: Encoder,
     *,
     gate: Gate | None,
+    marks: Marks | None = None,
 ) -> FastAPI:
     """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: those that
-    swap clips, the default one first."""
+    swap clips, the default one first. ``marks``: what every result carries."""
     limits, portrait_limits = clip_limits(settings), image_limits(settings)
     worker = new_worker_name()
     pictures_only = [name for name in settings.models.engines if name not in engines]
@@ -92,6 +94,7 @@ def create_video_swap(
                         cancel=mine.cancel,
                         report=mine.report,
                         breathe=shared.let_pictures_by,
+                        marks=marks,
                     )
 
             clip = await in_thread(work, mine, got.left, ClipSwap.close)

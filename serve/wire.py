@@ -303,6 +303,15 @@ class ConfigLinks(Wire):
     models: str = "/v1/models"
 
 
+class MarksOut(Wire):
+    """What every result says of itself."""
+
+    c2pa: bool = Field(
+        description="A signed C2PA manifest: made by this service, by which engine, and unchanged since."
+    )
+    label: bool = Field(description="The words AI-generated, in a corner of its pixels.")
+
+
 class ConfigOut(Wire):
     """All that a client needs to know before it signs in."""
 
@@ -313,6 +322,7 @@ class ConfigOut(Wire):
     limits: Limits
     consent: ConsentOut
     safety: SafetyOut
+    marks: MarksOut
     links: ConfigLinks = ConfigLinks()
 
 

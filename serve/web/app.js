@@ -16,7 +16,7 @@ import { Session } from "/web/session.js";
 import { SignIn } from "/web/sign_in.js";
 import { follow, join } from "/web/swap.js";
 import { Trim } from "/web/trim.js";
-import { words } from "/web/words.js";
+import { marked, words } from "/web/words.js";
 
 /** What was chosen. `blob` is uploaded; `seen` is the picture that faces are chosen on: the same, or a frame of a clip
  * (null while there is none, or when this browser can't decode the clip).
@@ -46,6 +46,7 @@ class App {
   async start() {
     const { clips, config } = this;
     say("consent-text", config.consent.text);
+    say("marks", marked(config.marks));
     say("version", config.version);
     const moving = config.engines.find((/** @type {any} */ one) => one.clips);
     say("engine", config.engine.label + (clips && moving !== config.engines[0] ? `, for clips ${moving.label}` : ""));

@@ -17,6 +17,7 @@ from nanoswap.pipelines.roles import NEEDED, USABLE
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
 from nanoswap.serve.cli import main
+from nanoswap.serve.development_certificate import write_development_certificate
 from nanoswap.serve.environment import SettingsError
 from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.model_settings import ModelSettings
@@ -91,11 +92,13 @@ def test_service_says_it_in_one_line(manifest: Path, replicas: int) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_video_replica_does_without_them(manifest: Path) -> None:
+def test_video_replica_does_without_them(manifest: Path, tmp_path: Path) -> None:
+    chain, key = write_development_certificate(tmp_path)
     environment = {
         "NANOSWAP_ENGINE": "flagship,mesh", "NANOSWAP_MANIFEST": str(manifest), "NANOSWAP_MODELS": str(manifest.parent),
         "NANOSWAP_SECRET": "s" * 32, "REDIS_URL": "unix:///none", "SUPABASE_URL": "https://p.supabase.co",
         "NANOSWAP_REGION": "elsewhere", "NANOSWAP_GATE": "off",
+        "NANOSWAP_C2PA_CERTIFICATE": str(chain), "NANOSWAP_C2PA_KEY": str(key),
     }  # fmt: skip
     # Our class is below Ray's wrapper, and in a process of its own because it changes the process that it is made in.
     code = "from nanoswap.serve.app import VideoSwap; print(*VideoSwap.func_or_class.__mro__[1]()._engines)"
