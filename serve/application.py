@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header
 
 from nanoswap import __version__
-from nanoswap.queue.session import Session, Sessions
+from nanoswap.queue.room import WaitingRoom
+from nanoswap.queue.session import Session, SessionRevoked, Sessions
 from nanoswap.serve import problems
 from nanoswap.serve.headers import SecurityHeaders
 from nanoswap.serve.problems import Problem
@@ -24,11 +25,18 @@ def application(
     return app
 
 
-def signed_in(sessions: Sessions) -> Callable[[str], Coroutine[Any, Any, Session]]:
-    """A dependency that verifies the access token of a request."""
+def signed_in(sessions: Sessions, room: WaitingRoom) -> Callable[[str], Coroutine[Any, Any, Session]]:
+    """A dependency that verifies the access token of a request, and that its account wasn't erased since.
+
+    It is also what keeps other sites' pages out: a browser adds no Authorization header by itself, and asks this
+    service's leave (a CORS preflight, never given) before it lets a foreign page add one.
+    """
 
     async def session(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Session:
-        return await sessions.verify(bearer(authorization))
+        who = await sessions.verify(bearer(authorization))
+        if await room.denied(who.account, who.issued_at):
+            raise SessionRevoked
+        return who
 
     return session
 

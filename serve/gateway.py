@@ -88,7 +88,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         await room.close()
 
     app = application("Nanoswap", settings, lifespan)
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    Signed = Annotated[Session, Depends(signed_in(sessions, room))]
     Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]
 
     @app.get("/v1/config", tags=["public"])
