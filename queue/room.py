@@ -100,7 +100,7 @@ class Policy:
     life: float = 10_800.0
     #: Ended tickets are remembered this long: at least ``life``, or an ended one could be restored from its seal.
     tombstone: float = 10_800.0
-    #: Access tokens from before an account was erased are refused this long: what the longest-lived one has, and leeway.
+    #: Access tokens from before an account was erased are refused this long: the longest that one lives, and leeway.
     denial: float = 86_460.0
 
 

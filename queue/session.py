@@ -160,7 +160,8 @@ class Sessions:
     async def confirm(self, token: str, session: Session) -> None:
         """Ask the auth service whether a verified session still stands. Raises SessionRevoked.
 
-        Answers are believed for a minute and forgotten with the next one after it. When the auth service is away, the verified token is enough.
+        Answers are believed for a minute and forgotten with the next one after it. When the auth service is away, the
+        verified token is enough.
         """
         known = self._confirmed.get(session.session_id)
         if known is not None and self._clock() - known < CONFIRM_SECONDS:

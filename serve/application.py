@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header
+from starlette.types import ASGIApp
 
 from nanoswap import __version__
 from nanoswap.queue.room import WaitingRoom
@@ -15,13 +16,25 @@ from nanoswap.serve.problems import Problem
 from nanoswap.serve.settings import Settings
 
 
+class _Application(FastAPI):
+    """Puts the security headers outside of everything: the framework answers what nobody foresaw from its outermost
+    layer, beyond any middleware that it is given."""
+
+    auth_origin = ""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return SecurityHeaders(super().build_middleware_stack(), self.auth_origin)
+
+
 def application(
     title: str, settings: Settings, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
     """An application without endpoints. The OpenAPI document is ours (``schema.py``), so FastAPI's own is off."""
-    app = FastAPI(title=title, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = _Application(
+        title=title, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.auth_origin = settings.auth_origin
     problems.install(app)
-    app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
     return app
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from nanoswap.serve.environment import SettingsError, integer, number, one_of
 from nanoswap.serve.model_settings import ModelSettings
+from nanoswap.serve.public_settings import PublicSettings
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
@@ -32,6 +33,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     models: ModelSettings = field(default_factory=ModelSettings)
+    public: PublicSettings = field(default_factory=PublicSettings)
     #: Swaps that one image replica runs at once.
     image_slots: int = 1
     image_replicas: int = 1
@@ -99,6 +101,7 @@ class Settings:
             host=environment.get("NANOSWAP_HOST", "127.0.0.1"),
             port=integer(environment, "NANOSWAP_PORT", 8000, 1, 65535),
             models=ModelSettings.from_environment(environment),
+            public=PublicSettings.from_environment(environment),
             image_slots=integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64),
             image_replicas=integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
             gateway_replicas=integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),

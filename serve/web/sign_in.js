@@ -34,6 +34,7 @@ export class SignIn {
     show("sign-in", !who);
     show("sign-out", Boolean(who));
     show("who", Boolean(who));
+    show("delete-data", Boolean(who));
     say("who", who || "");
   }
 
