@@ -1,14 +1,14 @@
 """The pages for everybody: what the operator said is on them, escaped; and they work without a script."""
 
-import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from nanoswap import __version__
 from nanoswap.queue.memory_room import MemoryRoom
@@ -111,6 +111,10 @@ def test_pages_are_accessible_and_never_wider_than_the_screen(
         person.close()
 
 
+def answering(body: object) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(json=body)
+
+
 @pytest.mark.browser
 @pytest.mark.service
 def test_report_is_shown_as_it_is(browser: Browser, service: Service) -> None:
@@ -129,17 +133,14 @@ def test_report_is_shown_as_it_is(browser: Browser, service: Service) -> None:
             (shown | {"passed": False}, "Failed: something was found."),
             (shown | {"same_version": False, "version": "9.9"}, "made of version 9.9, not of the one that runs here"),
         ]:
-            body = json.dumps(answer | {"report_status": "read", "report": report})
-            page.route(
-                "**/v1/verify", lambda route, body=body: route.fulfill(body=body, content_type="application/json")
-            )
+            page.route("**/v1/verify", answering(answer | {"report_status": "read", "report": report}))
             person.open()
             expect(status).to_contain_text(said)
             expect(page.get_by_role("rowheader", name=hostile)).to_be_visible()
             assert page.locator("#report img").count() == 0
             page.unroute("**/v1/verify")
         person.axe()
-        page.route("**/v1/verify", lambda route: route.fulfill(json=answer | {"report_status": "unreadable"}))
+        page.route("**/v1/verify", answering(answer | {"report_status": "unreadable"}))
         person.open()
         expect(status).to_contain_text("nothing is known")
         assert person.wrong == []
