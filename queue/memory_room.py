@@ -261,16 +261,19 @@ class MemoryRoom:
             max_tickets=policy.max_tickets_per_account,
         )
 
-    async def erase(self, account: str, issued_until: int) -> int:
+    async def erase(self, account: str, issued_until: int, *, forgive: bool) -> int:
         if await self.denied(account, issued_until):
             return 0
-        ended = len(self._of(account))
+        mine = self._of(account)
+        for held in mine:
+            await self.cancel(held.ticket.id, account)
         self._held = {name: held for name, held in self._held.items() if held.ticket.account != account}
         self._keys = {key: value for key, value in self._keys.items() if key[0] != account}
-        self._clocks.pop(account, None)
+        if forgive:
+            self._clocks.pop(account, None)
         self._erased[account] = self._now() + _ms(self._policy.life)
         self._denied[account] = (issued_until, self._now() + _ms(self._policy.denial))
-        return ended
+        return len(mine)
 
     async def denied(self, account: str, issued_at: int) -> bool:
         until, lapses = self._denied.get(account, (0, 0))

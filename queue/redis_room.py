@@ -234,9 +234,9 @@ class RedisRoom:
             max_tickets=policy.max_tickets_per_account,
         )
 
-    async def erase(self, account: str, issued_until: int) -> int:
+    async def erase(self, account: str, issued_until: int, *, forgive: bool) -> int:
         policy = self._policy
-        rest = (_ms(policy.tombstone), _ms(policy.life), issued_until, _ms(policy.denial))
+        rest = (_ms(policy.tombstone), _ms(policy.life), issued_until, _ms(policy.denial), int(forgive))
         return int(await self._call("erase", account, *rest))
 
     async def denied(self, account: str, issued_at: int) -> bool:

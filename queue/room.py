@@ -223,8 +223,11 @@ class WaitingRoom(Protocol):
     async def quota(self, account: str) -> Quota:
         """An account's fair share."""
 
-    async def erase(self, account: str, issued_until: int) -> int:
+    async def erase(self, account: str, issued_until: int, *, forgive: bool) -> int:
         """Remove everything that is kept of an account, at once; returns how many tickets that ended.
+
+        ``forgive``: its debt too. Without it the debt stays until it is worked off, less what ``cancel`` would give
+        back for its tickets: an account that lives on would otherwise get a whole share with every erasure.
 
         Access tokens issued until ``issued_until`` (seconds since the epoch) are refused from then on, and sealed
         tickets from before can't be restored; the notes of both lapse by themselves. Whoever runs a swap of the account

@@ -4,7 +4,8 @@ Ray Serve writes HAProxy's configuration and starts the binary named by ``RAY_SE
 That configuration binds metrics and an unauthenticated statistics page to every interface, and passes on two
 request headers by which any client may change its own time-out. This module stands in for the binary: it closes
 both in the configuration file, has the edge's own answers (no replica, a time-out) carry the security headers that the
-replicas' answers have (its answer to what isn't HTTP at all comes before any rule and has none), asks the kernel to end HAProxy with its parent, and becomes the real HAProxy.
+replicas' answers have, asks the kernel to end HAProxy with its parent, and becomes the real HAProxy. Only its answer to
+what isn't HTTP at all comes before any rule and has no headers.
 ``-dMno-cache`` keeps freed request buffers out of HAProxy's pools (measured in docs of memory privacy: 12.7 KB of
 an upload stay without it).
 """

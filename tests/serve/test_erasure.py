@@ -117,7 +117,8 @@ async def test_person_deletes_what_is_kept_and_may_sign_in_again_at_once(scene: 
         assert (refused.status_code, refused.json()["code"]) == (401, "session_revoked")
     fresh = scene.token(NOW + 1)
     quota = await scene.client.get("/v1/quota", headers=fresh)
-    assert (quota.status_code, quota.json()["open_tickets"], quota.json()["refill_seconds"]) == (200, 0, 0)
+    assert (quota.status_code, quota.json()["open_tickets"]) == (200, 0)
+    assert quota.json()["refill_seconds"] > 0, "what the running swap costs is not dropped by a request"
     sealed = fresh | {"Ticket": ticket["token"]}
     assert (await scene.client.get(ticket["links"]["self"], headers=sealed)).status_code == 404
     other = await scene.client.get("/v1/quota", headers=scene.token(NOW - 5, str(uuid.UUID(int=8))))
@@ -137,7 +138,8 @@ async def test_deleted_account_is_erased_and_its_tokens_are_refused(scene: Scene
     ticket = (await take_a_place(scene, NOW - 5)).json()
     called = await scene.call(body())
     assert (called.status_code, called.content) == (204, b"")
-    assert (await scene.room.quota(ACCOUNT)).open_tickets == 0
+    quota = await scene.room.quota(ACCOUNT)
+    assert (quota.open_tickets, quota.refill_seconds) == (0, 0)
     for issued in (NOW - 5, NOW + LEEWAY_SECONDS):
         assert (await scene.client.get("/v1/quota", headers=scene.token(issued))).status_code == 401
         sealed = scene.token(issued) | {"Ticket": ticket["token"]}
@@ -227,7 +229,7 @@ async def test_replica_refuses_the_tokens_too() -> None:
     """Looking for faces takes no ticket: nothing but the token stands before it."""
     room = MemoryRoom(Policy(), clock=lambda: NOW * 1000)
     app = create_image_swap(SETTINGS, room, Dated(), {})  # type: ignore[arg-type]
-    await room.erase(ACCOUNT, NOW)
+    await room.erase(ACCOUNT, NOW, forgive=True)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
         codes = [
             (await client.post("/v1/faces", headers={"Authorization": f"Bearer {SUB}@{issued}"})).json()["code"]

@@ -177,7 +177,7 @@ def test_person_deletes_their_data_on_the_page(
         assert person.kept_ticket() is None
         assert page.evaluate("() => Object.keys(localStorage)") == []
         assert httpx.get(service.url + "/v1/quota", headers={"Authorization": token}).status_code == 401
-        # Nobody is locked out: whoever signs in again has a whole share.
+        # Nobody is locked out: whoever signs in again may go on.
         fresh = service.sign_in()
         for _ in range(30):
             quota = httpx.get(service.url + "/v1/quota", headers={"Authorization": f"Bearer {fresh}"})
@@ -186,6 +186,27 @@ def test_person_deletes_their_data_on_the_page(
             page.wait_for_timeout(200)
             fresh = service.sign_in()
         assert quota.json()["open_tickets"] == 0
+    finally:
+        person.close()
+
+
+@pytest.mark.browser
+@pytest.mark.service
+def test_signing_out_leaves_nothing_on_the_page(
+    browser: Browser, service: Service, astronaut: bytes, hopper: bytes
+) -> None:
+    person = Visit(browser, service)
+    page = person.page
+    try:
+        person.ready(astronaut, hopper)
+        expect(page.get_by_alt_text("Your portrait")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("button", name="Sign in", exact=True).first).to_be_visible()
+        page.wait_for_selector("html[data-ready]")
+        expect(page.get_by_alt_text("Your portrait")).to_be_hidden()
+        assert page.locator("img[src^=blob]").count() == 0
+        assert page.evaluate("() => Object.keys(localStorage)") == []
+        assert person.wrong == []
     finally:
         person.close()
 
