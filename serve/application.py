@@ -5,30 +5,51 @@ from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header
+from starlette.types import ASGIApp
 
 from nanoswap import __version__
-from nanoswap.queue.session import Session, Sessions
+from nanoswap.queue.room import WaitingRoom
+from nanoswap.queue.session import Session, SessionRevoked, Sessions
 from nanoswap.serve import problems
 from nanoswap.serve.headers import SecurityHeaders
 from nanoswap.serve.problems import Problem
 from nanoswap.serve.settings import Settings
 
 
+class _Application(FastAPI):
+    """Puts the security headers outside of everything: the framework answers what nobody foresaw from its outermost
+    layer, beyond any middleware that it is given."""
+
+    auth_origin = ""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return SecurityHeaders(super().build_middleware_stack(), self.auth_origin)
+
+
 def application(
     title: str, settings: Settings, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
     """An application without endpoints. The OpenAPI document is ours (``schema.py``), so FastAPI's own is off."""
-    app = FastAPI(title=title, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = _Application(
+        title=title, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.auth_origin = settings.auth_origin
     problems.install(app)
-    app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
     return app
 
 
-def signed_in(sessions: Sessions) -> Callable[[str], Coroutine[Any, Any, Session]]:
-    """A dependency that verifies the access token of a request."""
+def signed_in(sessions: Sessions, room: WaitingRoom) -> Callable[[str], Coroutine[Any, Any, Session]]:
+    """A dependency that verifies the access token of a request, and that its account wasn't erased since.
+
+    It is also what keeps other sites' pages out: a browser adds no Authorization header by itself, and asks this
+    service's leave (a CORS preflight, never given) before it lets a foreign page add one.
+    """
 
     async def session(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Session:
-        return await sessions.verify(bearer(authorization))
+        who = await sessions.verify(bearer(authorization))
+        if await room.denied(who.account, who.issued_at):
+            raise SessionRevoked
+        return who
 
     return session
 

@@ -10,17 +10,18 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from nanoswap.queue.room import TicketNotFound, WaitingRoom
+from nanoswap.queue.room import Policy, TicketNotFound, WaitingRoom
 from nanoswap.queue.seal import Seal, SealError
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Declaration, Kind, Place
-from nanoswap.serve import site
+from nanoswap.serve import erasure, site
 from nanoswap.serve.application import application, bearer, signed_in
 from nanoswap.serve.board import Board, fingerprint
 from nanoswap.serve.catalogue import CONSENT, configuration
@@ -28,8 +29,12 @@ from nanoswap.serve.estimate import estimate_seconds
 from nanoswap.serve.events import event_stream
 from nanoswap.serve.limits import check_declared, open_kinds, published
 from nanoswap.serve.model_list import models
+from nanoswap.serve.pages import words
 from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.security_txt import PATH as SECURITY_TXT
+from nanoswap.serve.security_txt import security_txt
 from nanoswap.serve.settings import Settings
+from nanoswap.serve.verification import Verification, VerifyOut
 from nanoswap.serve.wire import ConfigOut, LineOut, ModelsOut, QueueOut, QuotaOut, TicketOut, TicketRequest
 
 log = logging.getLogger(__name__)
@@ -78,6 +83,10 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
     kinds = open_kinds(settings)
     manifest = settings.models.read_manifest()
     offered, weights = configuration(settings, manifest), models(manifest, settings.models.engines)
+    verification = Verification(settings.public)
+    if settings.public.security_contact is None and not settings.development:
+        # Not an error: a made-up address, set to get past a refusal, would be worse than none.
+        log.warning("NANOSWAP_SECURITY_CONTACT is not set: nobody is told where to report a weakness or abuse")
     desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, kinds))
 
     @asynccontextmanager
@@ -88,7 +97,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         await room.close()
 
     app = application("Nanoswap", settings, lifespan)
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    Signed = Annotated[Session, Depends(signed_in(sessions, room))]
     Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]
 
     @app.get("/v1/config", tags=["public"])
@@ -109,6 +118,19 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         """The engines that are known here, and the weights they are made of: origin, licence, SHA-256."""
         response.headers["Cache-Control"] = "public, max-age=300"
         return weights
+
+    @app.get("/v1/verify", tags=["public"])
+    async def verify(response: Response) -> VerifyOut:
+        """What runs here, the last report of ``nanoswap prove``, and how anybody can check it."""
+        response.headers["Cache-Control"] = "public, max-age=60"
+        return await verification.answer()
+
+    @app.get(SECURITY_TXT, include_in_schema=False)
+    async def security_contact() -> Response:
+        text = security_txt(settings.public, datetime.now(UTC))
+        if text is None:
+            raise Problem("not_found")
+        return Response(text, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "public, max-age=3600"})
 
     @app.get("/v1/quota", tags=["account"])
     async def quota(who: Signed, response: Response) -> QuotaOut:
@@ -207,7 +229,9 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         document = resources.files("nanoswap.serve").joinpath("openapi.json").read_bytes()
         return Response(document, media_type="application/openapi+json")
 
-    site.install(app)
+    erasure.install(app, settings, room, signed_in(sessions, room))
+    # The rules are the room's defaults, as in ``app.py``.
+    site.install(app, words(settings, Policy(), verification.build))
     return app
 
 

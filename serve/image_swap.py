@@ -64,7 +64,7 @@ def create_image_swap(
     looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
 
     app = application("Nanoswap image", settings, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots))
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    Signed = Annotated[Session, Depends(signed_in(sessions, room))]
 
     @app.post("/v1/faces", tags=["pictures"], response_model=FacesOut)
     async def faces(request: Request, who: Signed) -> Response:

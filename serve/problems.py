@@ -32,6 +32,7 @@ CODES: dict[str, tuple[int, str]] = {
     "session_untrusted": (401, "The access token is not one of ours"),
     "session_revoked": (401, "The session was ended"),
     "session_unavailable": (503, "Sessions can't be checked right now"),
+    "call_untrusted": (403, "This call doesn't carry a valid signature"),
     "bad_request": (422, "The request doesn't have the expected form"),
     "consent_missing": (422, "The consent statement was not agreed to"),
     "unknown_kind": (422, "This kind of swap is not offered here"),

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from nanoswap.serve.environment import SettingsError, integer, number, one_of
 from nanoswap.serve.model_settings import ModelSettings
 from nanoswap.serve.provenance_settings import ProvenanceSettings
+from nanoswap.serve.public_settings import PublicSettings
 from nanoswap.serve.safety_settings import SafetySettings
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -36,6 +37,7 @@ class Settings:
     models: ModelSettings = field(default_factory=ModelSettings)
     safety: SafetySettings = field(default_factory=SafetySettings)
     provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
+    public: PublicSettings = field(default_factory=PublicSettings)
     #: Swaps that one image replica runs at once.
     image_slots: int = 1
     image_replicas: int = 1
@@ -106,6 +108,7 @@ class Settings:
             models=ModelSettings.from_environment(environment),
             safety=safety,
             provenance=ProvenanceSettings.from_environment(environment, safety.region),
+            public=PublicSettings.from_environment(environment),
             image_slots=integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64),
             image_replicas=integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
             gateway_replicas=integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),

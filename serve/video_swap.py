@@ -60,7 +60,7 @@ def create_video_swap(
     )
 
     app = application("Nanoswap video", settings, lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots))
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    Signed = Annotated[Session, Depends(signed_in(sessions, room))]
 
     @app.post("/v1/tickets/{ticket_id}/swap", tags=["clips"], response_class=Response)
     async def swap(

@@ -4,6 +4,7 @@ import { photograph } from "/web/camera.js";
 import { Clip, isClip } from "/web/clip.js";
 import { CodeBox } from "/web/code.js";
 import { Engines } from "/web/engines.js";
+import { Erase } from "/web/erase.js";
 import { forget, keep, kept } from "/web/keep.js";
 import { byId, say, show } from "/web/page.js";
 import { drawFaces } from "/web/picker.js";
@@ -36,6 +37,7 @@ class App {
     this.job = null;
     this.lookAtQueue = () => {};
     this.signIn = new SignIn(this.session, config.auth, () => this.lookAgain());
+    this.erase = new Erase(this.api, this.session, () => this.running?.abort());
     this.code = new CodeBox(() => this.now());
     this.result = new Result((job) => this.again(job));
     this.engines = new Engines(this.api, config.engines);

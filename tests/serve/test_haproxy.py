@@ -1,10 +1,16 @@
 """The edge's configuration: what Ray writes, with the doors closed."""
 
+import socket
+import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
-from nanoswap.serve.haproxy import STRIPPED_HEADERS, harden, write_wrapper
+from nanoswap.serve.haproxy import STRIPPED_HEADERS, find_binary, harden, write_wrapper
+from nanoswap.serve.headers import STATIC
+from nanoswap.serve.local import free_port
 
 GENERATED = """frontend prometheus
     bind :9101
@@ -52,3 +58,33 @@ def test_wrapper_is_executable_and_names_the_real_binary(tmp_path: Path) -> None
     assert wrapper.stat().st_mode & 0o100
     assert "/haproxy" in wrapper.read_text()
     assert str(wrapper) not in wrapper.read_text()
+
+
+def test_answers_of_the_edge_itself_have_the_security_headers(tmp_path: Path) -> None:
+    port = free_port()
+    timeouts = "".join(f"    timeout {name} 5s\n" for name in ("client", "connect", "server"))
+    plain = f"defaults\n    mode http\n{timeouts}frontend http_frontend\n    bind 127.0.0.1:{port}\n"
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(harden(plain))
+    edge = subprocess.Popen([find_binary(), "-f", path, "-db"], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5) as line:
+                line.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                answer = b""
+                while part := line.recv(65536):
+                    answer += part
+                    if b"</html>" in answer:
+                        break
+                break
+            time.sleep(0.05)
+    finally:
+        edge.terminate()
+        edge.wait(10)
+    head, _, _ = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    assert first.split()[1] == "503", "there is no replica behind it"
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    for name, value in STATIC.items():
+        assert headers[name.lower()] == value
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"

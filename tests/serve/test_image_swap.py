@@ -137,7 +137,7 @@ async def test_gate_refuses_in_one_sentence_and_the_account_pays_as_for_a_pictur
         spent = [await ended(apps, name) for name in ("ann", "bob")]
         for account in spent:
             assert account["open_tickets"] == 0
-            # What was used, and not what was declared: neither nothing nor all.
+            # What was used, a fraction of a second, and not what was declared.
             assert 0 <= account["horizon_seconds"] - account["available_seconds"] < 5  # type: ignore[operator]
         assert (await swap(apps, "cho", jpeg(clean))).status_code == 200
     assert engine.painted == 1
