@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 
 #: Longest that ``Prefer: wait=N`` holds a request open; below every proxy's read time-out.
 MAX_WAIT_SECONDS = 25
+_REPLAYED: dict[int | str, dict[str, Any]] = {
+    200: {"model": TicketOut, "description": "The ticket that this Idempotency-Key has made before."}
+}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as If-None-Match says."}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         response.headers.update(NO_STORE)
         return QuotaOut.of(await room.quota(who.account))
 
-    @app.post("/v1/tickets", status_code=201, tags=["tickets"])
+    @app.post("/v1/tickets", status_code=201, tags=["tickets"], responses=_REPLAYED)
     async def join(
         body: TicketRequest,
         who: Signed,
@@ -150,7 +154,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
             response.headers["Idempotency-Replayed"] = "true"
         return desk.ticket(place)
 
-    @app.get("/v1/tickets/{ticket_id}", tags=["tickets"], response_model=TicketOut)
+    @app.get("/v1/tickets/{ticket_id}", tags=["tickets"], response_model=TicketOut, responses=_UNCHANGED)
     async def look(
         ticket_id: str,
         who: Signed,
@@ -216,7 +220,8 @@ def wait_seconds(prefer: str) -> float:
     for preference in prefer.split(","):
         name, _, value = preference.strip().partition("=")
         if name.lower() == "wait" and value.isdecimal():
-            return min(int(value), MAX_WAIT_SECONDS)
+            # Python refuses to read a number of thousands of digits.
+            return min(int(value), MAX_WAIT_SECONDS) if len(value) < 10 else MAX_WAIT_SECONDS
     return 0.0
 
 
