@@ -13,6 +13,7 @@ from ray import serve
 from nanoswap.pipelines.mp4 import Encoder, choose_encoder
 from nanoswap.pipelines.process import prepare_process
 from nanoswap.queue.account import Accounts
+from nanoswap.queue.redis_rates import RedisRates
 from nanoswap.queue.redis_room import RedisRoom
 from nanoswap.queue.room import Policy
 from nanoswap.queue.session import Sessions
@@ -37,6 +38,10 @@ def _sessions(settings: Settings) -> Sessions:
     )
 
 
+def _rates(settings: Settings) -> RedisRates:
+    return RedisRates(settings.redis_url, settings.secret)
+
+
 @serve.deployment
 @serve.ingress()
 class Gateway:
@@ -48,7 +53,8 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
-        return create_gateway(settings, RedisRoom(settings.redis_url, Policy()), _sessions(settings))
+        room = RedisRoom(settings.redis_url, Policy())
+        return create_gateway(settings, room, _sessions(settings), _rates(settings))
 
 
 @serve.deployment
@@ -64,7 +70,7 @@ class ImageSwap:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_image_swap(settings, room, _sessions(settings), self._engines)
+        return create_image_swap(settings, room, _sessions(settings), self._engines, _rates(settings))
 
 
 @serve.deployment
@@ -82,7 +88,8 @@ class VideoSwap:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder)
+        sessions = _sessions(settings)
+        return create_video_swap(settings, room, sessions, self._engines, self._encoder, _rates(settings))
 
 
 def _deployment(decorated: object) -> serve.Deployment:

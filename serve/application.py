@@ -1,7 +1,7 @@
 """What both HTTP applications share: problems as answers, security headers, and who is asking."""
 
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header
@@ -11,24 +11,41 @@ from nanoswap.queue.session import Session, Sessions
 from nanoswap.serve import problems
 from nanoswap.serve.headers import SecurityHeaders
 from nanoswap.serve.problems import Problem
+from nanoswap.serve.rate_limits import AddressLimit, RateLimits
 from nanoswap.serve.settings import Settings
 
 
 def application(
-    title: str, settings: Settings, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+    title: str,
+    settings: Settings,
+    limits: RateLimits,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
 ) -> FastAPI:
-    """An application without endpoints. The OpenAPI document is ours (``schema.py``), so FastAPI's own is off."""
-    app = FastAPI(title=title, version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    """An application without endpoints. It closes ``limits`` when it stops. The OpenAPI document is ours (``schema.py``), so FastAPI's own is off."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        async with lifespan(app):
+            yield
+        await limits.close()
+
+    app = FastAPI(title=title, version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     problems.install(app)
+    app.add_middleware(AddressLimit, limits=limits)
+    # Outermost: a refusal carries the headers too.
     app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
     return app
 
 
-def signed_in(sessions: Sessions) -> Callable[[str], Coroutine[Any, Any, Session]]:
-    """A dependency that verifies the access token of a request."""
+def signed_in(
+    sessions: Sessions, limits: RateLimits, costly: str | None = None
+) -> Callable[[str], Coroutine[Any, Any, Session]]:
+    """A dependency that verifies the access token of a request and charges its account. ``costly``: see RateLimits."""
 
     async def session(authorization: Annotated[str, Header(include_in_schema=False)] = "") -> Session:
-        return await sessions.verify(bearer(authorization))
+        who = await sessions.verify(bearer(authorization))
+        await limits.of_account(who.account, costly)
+        return who
 
     return session
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from nanoswap.queue.rate import RateStore
 from nanoswap.queue.room import TicketNotFound, WaitingRoom
 from nanoswap.queue.seal import Seal, SealError
 from nanoswap.queue.session import Session, Sessions
@@ -29,6 +30,7 @@ from nanoswap.serve.events import event_stream
 from nanoswap.serve.limits import check_declared, open_kinds, published
 from nanoswap.serve.model_list import models
 from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.rate_limits import RateLimits
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.wire import ConfigOut, LineOut, ModelsOut, QueueOut, QuotaOut, TicketOut, TicketRequest
 
@@ -74,8 +76,11 @@ class Desk:
         return await self.room.restore(ticket, account)
 
 
-def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) -> FastAPI:
-    """The gateway as an ASGI application. It closes ``room`` and ``sessions`` when it stops.
+def create_gateway(
+    settings: Settings, room: WaitingRoom, sessions: Sessions, rates: RateStore | None = None
+) -> FastAPI:
+    """The gateway as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``rates`` None:
+    requests are not counted.
 
     Raises `ManifestError`.
     """
@@ -91,8 +96,10 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         await sessions.close()
         await room.close()
 
-    app = application("Nanoswap", settings, lifespan)
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    limits = RateLimits(settings, rates)
+    app = application("Nanoswap", settings, limits, lifespan)
+    Signed = Annotated[Session, Depends(signed_in(sessions, limits))]
+    Joining = Annotated[Session, Depends(signed_in(sessions, limits, "tickets"))]
     Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]
 
     @app.get("/v1/config", tags=["public"])
@@ -123,7 +130,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
     @app.post("/v1/tickets", status_code=201, tags=["tickets"], responses=_REPLAYED)
     async def join(
         body: TicketRequest,
-        who: Signed,
+        who: Joining,
         response: Response,
         authorization: Annotated[str, Header(include_in_schema=False)],
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
+from nanoswap.queue.rate import RateStore
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind
@@ -24,6 +25,7 @@ from nanoswap.serve.limits import image_limits
 from nanoswap.serve.options import OPTION_FIELDS, chosen_engine, swap_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.rate_limits import RateLimits
 from nanoswap.serve.reception import Reception
 from nanoswap.serve.replica import lifespan, new_worker_name
 from nanoswap.serve.settings import Settings
@@ -36,10 +38,14 @@ MAX_FACE_REQUESTS = 4
 
 
 def create_image_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine]
+    settings: Settings,
+    room: WaitingRoom,
+    sessions: Sessions,
+    engines: Mapping[str, Engine],
+    rates: RateStore | None = None,
 ) -> FastAPI:
-    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: the default
-    one first."""
+    """The replica as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``engines``: the
+    default one first. ``rates`` None: requests are not counted."""
     limits = image_limits(settings)
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)
@@ -55,11 +61,15 @@ def create_image_swap(
     )
     looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
 
-    app = application("Nanoswap image", settings, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots))
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    rate = RateLimits(settings, rates)
+    app = application(
+        "Nanoswap image", settings, rate, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots)
+    )
+    Signed = Annotated[Session, Depends(signed_in(sessions, rate))]
+    Looking = Annotated[Session, Depends(signed_in(sessions, rate, "faces"))]
 
     @app.post("/v1/faces", tags=["pictures"], response_model=FacesOut)
-    async def faces(request: Request, who: Signed) -> Response:
+    async def faces(request: Request, who: Looking) -> Response:
         """Find the faces of a picture, so that a person can choose. Same volatility as a swap."""
         if looking.locked():
             raise Problem("too_many_requests", retry_after=2)

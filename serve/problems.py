@@ -58,7 +58,7 @@ CODES: dict[str, tuple[int, str]] = {
     "unknown_face": (422, "A chosen face is not in the picture"),
     "canceled": (409, "The swap was canceled"),
     "lost_turn": (503, "The turn was interrupted"),
-    "too_many_requests": (429, "Too many requests at once"),
+    "too_many_requests": (429, "Too many requests"),
     "internal": (500, "Something went wrong on our side"),
 }
 
