@@ -55,7 +55,8 @@ def check_whole(data: Buffer, format: ClipFormat) -> None:
 
 def _check_boxes(view: memoryview) -> list[tuple[int, int]]:
     """Where the coded media is."""
-    at, media = 0, []
+    at = 0
+    media: list[tuple[int, int]] = []
     for _ in range(_MAX_PARTS):
         if at + 8 > len(view):
             return media

@@ -11,6 +11,7 @@ shown.
     ├── NoFace         no_face        nothing to swap, in the source or in the target
     ├── ManyFaces      many_faces     the source shows several people and nobody said which one
     ├── UnknownFace    unknown_face   a face was asked for that is not in the picture
+    ├── TimedOut       timed_out      the work took longer than one turn may
     └── Cancelled      canceled       the person left, or the replica must stop
 """
 
@@ -68,6 +69,12 @@ class UnknownFace(PipelineError):
     """A face was asked for that is not in the image."""
 
     code = "unknown_face"
+
+
+class TimedOut(PipelineError):
+    """The file takes too long to work on."""
+
+    code = "timed_out"
 
 
 class Cancelled(PipelineError):

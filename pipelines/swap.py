@@ -74,7 +74,7 @@ def swap_image(
 ) -> Swapped:
     """Paint the source's face over the target's and encode the result.
 
-    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`, `TimedOut`.
     """
     wiped: list[Rgb] = []
     learned: Source | None = None
@@ -126,13 +126,15 @@ def swap_image(
             rgb.fill(0)
 
 
-def find_faces(engine: Engine, target: Buffer, limits: ImageLimits) -> Found:
+def find_faces(engine: Engine, target: Buffer, limits: ImageLimits, cancel: CancelToken | None = None) -> Found:
     """The faces of a picture, for a person to choose from; none is not an error.
 
-    Raises `Unsupported`, `Undecodable`, `TooLarge`.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `Cancelled`, `TimedOut`.
     """
     rgb = decode(target, limits)
     try:
+        if cancel is not None:
+            cancel.check()
         return Found(rgb.shape[1], rgb.shape[0], engine.detect(rgb))
     finally:
         rgb.fill(0)

@@ -95,12 +95,12 @@ def open_swap(
 
     admit    is shown what the container says before any frame is decoded, and may refuse by raising.
     breathe  called between chunks; may block a little.
-    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`, `TimedOut`.
     """
     with ExitStack() as stack:
         report("decode", 0, 1)
         probe(source, image_limits)
-        info = probe_clip(target, limits, start=options.start, end=options.end)
+        info = probe_clip(target, limits, start=options.start, end=options.end, cancel=cancel)
         admit(info)
         cancel.check()
         learned = _learned(engine, source, options, image_limits)
@@ -130,7 +130,7 @@ def open_swap(
                 reformat,
             )
         report("detect", 1, 1)
-        sound = Sound.of(target, options.start, options.end)
+        sound = Sound.of(target, options.start, options.end, cancel)
         if sound is not None:
             stack.callback(sound.close)
         writer = Mp4Writer(reader.shape, info.fps, encoder, sound)

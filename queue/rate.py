@@ -1,9 +1,9 @@
 """How often somebody may ask: GCRA (ITU-T I.371) with one number per bucket, as the waiting room keeps of an account.
 
-A bucket lets `per_minute` requests come all at once and then one every `60 / per_minute` seconds. Its name in the store
-is a keyed hash of whose it is. The key is made of the service's secret and of random bytes that only the store holds and
-forgets after a day: a copy of the store says nothing without the secret, and the secret says nothing of yesterday, for
-nobody can compute yesterday's names again. A bucket itself is forgotten as soon as it is full, within two minutes.
+A bucket lets `per_minute` requests come all at once and then one every `60 / per_minute` seconds. Its name in the
+store is a keyed hash of whose it is. The key is made of the service's secret and of random bytes that only the store
+holds and forgets after a day: a copy of the store says nothing without the secret, and the secret says nothing of
+yesterday, for nobody can compute yesterday's names again. A bucket itself is forgotten as soon as it is full, within two minutes.
 """
 
 import hmac
@@ -73,7 +73,8 @@ class MemoryRates:
     async def spend(self, charges: Sequence[Charge]) -> float:
         now = self._clock()
         self._full = {name: full for name, full in self._full.items() if full > now}
-        after, wait = {}, 0.0
+        after: dict[str, float] = {}
+        wait = 0.0
         for charge in charges:
             name = bucket_name(self._secret, self._salt, charge)
             full = max(now, after.get(name, self._full.get(name, now))) + math.ceil(charge.cost * charge.rate.interval)

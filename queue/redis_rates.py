@@ -55,7 +55,7 @@ class RedisRates:
             name = f"{self._prefix}:ratekey"
             await self._redis.set(name, secrets.token_bytes(32), px=round(KEY_SECONDS * 1000), nx=True)
             salt, left = await self._redis.get(name), await self._redis.pttl(name)
-            if salt is None or left <= 0:
+            if not isinstance(salt, bytes) or left <= 0:
                 raise RoomUnavailable
-            self._salt, self._salt_ends = bytes(salt), time.monotonic() + left / 1000
+            self._salt, self._salt_ends = salt, time.monotonic() + left / 1000
         return self._salt

@@ -19,6 +19,7 @@ from nanoswap.queue.room import Policy
 from nanoswap.queue.session import Sessions
 from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
+from nanoswap.serve.log_records import keep_logs_clean
 from nanoswap.serve.loopback import keep_internal_ports_on_loopback
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.video_swap import create_video_swap
@@ -48,6 +49,7 @@ class Gateway:
     """Page, tickets, events. CPU only."""
 
     def __init__(self) -> None:
+        keep_logs_clean()
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
 
@@ -63,6 +65,7 @@ class ImageSwap:
     """The process that owns the GPU and the pictures."""
 
     def __init__(self) -> None:
+        keep_logs_clean()
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
         self._engines = self._settings.models.load()
@@ -79,6 +82,7 @@ class VideoSwap:
     """The process that owns the GPU and the clips."""
 
     def __init__(self) -> None:
+        keep_logs_clean()
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
         self._engines = self._settings.models.load(clips=True)

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Header
 from nanoswap import __version__
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.serve import problems
+from nanoswap.serve.containment import Containment
 from nanoswap.serve.headers import SecurityHeaders
 from nanoswap.serve.problems import Problem
 from nanoswap.serve.rate_limits import AddressLimit, RateLimits
@@ -21,7 +22,10 @@ def application(
     limits: RateLimits,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
 ) -> FastAPI:
-    """An application without endpoints. It closes ``limits`` when it stops. The OpenAPI document is ours (``schema.py``), so FastAPI's own is off."""
+    """An application without endpoints. It closes ``limits`` when it stops.
+
+    The OpenAPI document is ours (``schema.py``), so FastAPI's own is off.
+    """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -33,6 +37,7 @@ def application(
     problems.install(app)
     app.add_middleware(AddressLimit, limits=limits)
     # Outermost: a refusal carries the headers too.
+    app.add_middleware(Containment)
     app.add_middleware(SecurityHeaders, auth_origin=settings.auth_origin)
     return app
 

@@ -1,12 +1,12 @@
 """The edge in front of the replicas: Ray's own HAProxy, with the doors closed that Ray leaves open.
 
-Ray Serve writes HAProxy's configuration and starts the binary named by ``RAY_SERVE_HAPROXY_BINARY_PATH``.
-That configuration binds metrics and an unauthenticated statistics page to every interface, and passes on two
-request headers by which any client may change its own time-out; it logs the address and path of every request to a
-port that anybody on the machine may listen at. This module stands in for the binary: it closes all of it in the
-configuration file, has the edge say where a request comes from (``client_address.py``), asks the kernel to end HAProxy with its parent, and becomes the real HAProxy.
-``-dMno-cache`` keeps freed request buffers out of HAProxy's pools (measured in docs of memory privacy: 12.7 KB of
-an upload stay without it).
+Ray Serve writes HAProxy's configuration and starts the binary named by ``RAY_SERVE_HAPROXY_BINARY_PATH``. That
+configuration binds metrics and an unauthenticated statistics page to every interface, and passes on two request
+headers by which any client may change its own time-out; it logs the address and path of every request to a port that
+anybody on the machine may listen at. This module stands in for the binary: it closes all of it in the configuration
+file, has the edge say where a request comes from (``client_address.py``), asks the kernel to end HAProxy with its
+parent, and becomes the real HAProxy. ``-dMno-cache`` keeps freed request buffers out of HAProxy's pools (measured in
+docs of memory privacy: 12.7 KB of an upload stay without it).
 """
 
 import ctypes

@@ -13,6 +13,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 
+from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
 from nanoswap.queue.rate import RateStore
@@ -58,6 +59,7 @@ def create_image_swap(
         files=dict.fromkeys(("source", "target"), settings.max_image_bytes),
         fields=OPTION_FIELDS,
         seconds=settings.upload_seconds,
+        work_seconds=settings.swap_seconds,
     )
     looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
 
@@ -83,7 +85,9 @@ def create_image_swap(
                 seconds=settings.upload_seconds,
             ) as upload:
                 engine = chosen_engine(upload.fields, engines)
-                found = await asyncio.to_thread(find_faces, engine, upload.file("target"), limits)
+                found = await asyncio.to_thread(
+                    find_faces, engine, upload.file("target"), limits, CancelToken(settings.swap_seconds)
+                )
         return JSONResponse(_faces(found).model_dump(mode="json"), headers=NO_STORE)
 
     @app.post("/v1/tickets/{ticket_id}/swap", tags=["pictures"], response_class=Response)

@@ -59,6 +59,9 @@ class Settings:
     #: Seconds within which the parts of a body must have arrived.
     upload_seconds: float = 30.0
     upload_video_seconds: float = 120.0
+    #: Seconds of work that one picture and one clip may cost; a look at faces costs at most the former.
+    swap_seconds: float = 120.0
+    swap_video_seconds: float = 900.0
     #: Seconds within which a result of a clip must have been taken, slow connections included.
     deliver_seconds: float = 900.0
 
@@ -133,6 +136,8 @@ class Settings:
             rate_account=integer(environment, "NANOSWAP_RATE_ACCOUNT", 300, 0, 60_000),
             rate_tickets=integer(environment, "NANOSWAP_RATE_TICKETS", 30, 0, 60_000),
             rate_faces=integer(environment, "NANOSWAP_RATE_FACES", 30, 0, 60_000),
+            swap_seconds=number(environment, "NANOSWAP_SWAP_SECONDS", 120.0, 1.0, 3600.0),
+            swap_video_seconds=number(environment, "NANOSWAP_SWAP_VIDEO_SECONDS", 900.0, 10.0, 14400.0),
             upload_seconds=number(environment, "NANOSWAP_UPLOAD_SECONDS", 30.0, 1.0, 300.0),
         )
 

@@ -55,6 +55,7 @@ def create_video_swap(
         files={"source": settings.max_image_bytes, "target": settings.max_video_bytes},
         fields=CLIP_FIELDS,
         seconds=settings.upload_video_seconds,
+        work_seconds=settings.swap_video_seconds,
     )
 
     rate = RateLimits(settings, rates)

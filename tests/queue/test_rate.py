@@ -72,6 +72,12 @@ async def test_what_is_owed_is_spent_without_asking_and_waited_for(rates: RateSt
     assert await rates.spend([Charge(FIVE, "eve")]) == 0
 
 
+async def test_one_bucket_charged_twice_at_once_is_charged_twice(rates: RateStore) -> None:
+    assert await rates.spend([Charge(FIVE, "ann", 3), Charge(FIVE, "ann", 3)]) == 12
+    assert await rates.spend([Charge(FIVE, "ann", 3), Charge(FIVE, "ann", 2)]) == 0
+    assert await rates.spend([Charge(FIVE, "ann")]) == 12
+
+
 async def test_more_than_a_bucket_holds_is_never_admitted(rates: RateStore) -> None:
     assert await rates.spend([Charge(TWO, "ann", 3)]) == 30
     assert await rates.spend([Charge(TWO, "ann", 2)]) == 0

@@ -47,9 +47,11 @@ class Meeting(MeshEngine):
 
 
 @asynccontextmanager
-async def service(settings: Settings, **engines: Engine) -> AsyncIterator[tuple[object, object]]:
+async def service(
+    settings: Settings, room: MemoryRoom | None = None, **engines: Engine
+) -> AsyncIterator[tuple[object, object]]:
     """A gateway and an image replica that share a room."""
-    room = MemoryRoom(Policy())
+    room = room or MemoryRoom(Policy())
     gateway = create_gateway(settings, room, Anyone())  # type: ignore[arg-type]
     replica = create_image_swap(settings, room, Anyone(), engines)  # type: ignore[arg-type]
     async with AsyncExitStack() as stack:
@@ -92,3 +94,24 @@ async def test_seed_that_is_none_is_refused_by_name() -> None:
         assert "0 to 4294967295" in answer.json()["detail"]
         assert (await swap(apps, "ann", picture, seed="4294967295")).status_code == 200
     assert engine.seeds == [2**32 - 1]
+
+
+async def test_a_picture_that_takes_too_long_is_refused_and_charged_what_it_took() -> None:
+    room = MemoryRoom(Policy())
+    settings = replace(SETTINGS, swap_seconds=0.0)
+    picture = jpeg(portrait("hopper"))
+    async with service(settings, room, mesh=Meeting(1)) as apps:
+        answer = await swap(apps, "ann", picture)
+        looked = await look(apps, "ann", picture)
+        async with person(apps[0], "ann") as line:
+            open_now = (await line.get("/v1/quota")).json()["open_tickets"]
+    assert (answer.status_code, answer.json()["code"]) == (422, "timed_out")
+    assert (looked.status_code, looked.json()["code"]) == (422, "timed_out")
+    # The turn is over: it would take as long the next time.
+    assert open_now == 0
+
+
+async def look(apps: tuple[object, object], name: str, picture: bytes) -> httpx.Response:
+    """One person's look at the faces of a picture."""
+    async with person(apps[1], name) as here:
+        return await here.post("/v1/faces", files={"target": ("t", picture)})
