@@ -3,7 +3,8 @@
 A bucket lets `per_minute` requests come all at once and then one every `60 / per_minute` seconds. Its name in the
 store is a keyed hash of whose it is. The key is made of the service's secret and of random bytes that only the store
 holds and forgets after a day: a copy of the store says nothing without the secret, and the secret says nothing of
-yesterday, for nobody can compute yesterday's names again. A bucket itself is forgotten as soon as it is full, within two minutes.
+yesterday, for nobody can compute yesterday's names again. A bucket itself is forgotten as soon as it is full, within
+two minutes.
 """
 
 import hmac

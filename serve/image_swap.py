@@ -45,8 +45,8 @@ def create_image_swap(
     engines: Mapping[str, Engine],
     rates: RateStore | None = None,
 ) -> FastAPI:
-    """The replica as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``engines``: the
-    default one first. ``rates`` None: requests are not counted."""
+    """The replica as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``engines``:
+    the default one first. ``rates`` None: requests are not counted."""
     limits = image_limits(settings)
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)

@@ -27,8 +27,8 @@ _FALSE_DECLARATION = frozenset({"larger_than_declared", "too_slow"})
 
 @dataclass(slots=True)
 class Turn:
-    """A running turn. ``used`` is GPU seconds, ``allowed`` the most of them; ``outcome`` is set once the result has been
-    delivered."""
+    """A running turn. ``used`` is GPU seconds, ``allowed`` the most of them; ``outcome`` is set once the result has
+    been delivered."""
 
     ticket: Ticket
     cancel: CancelToken

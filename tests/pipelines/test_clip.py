@@ -104,6 +104,6 @@ def test_what_a_frame_may_grow_to_is_bounded_in_the_decoder() -> None:
         assert video.codec_context.options["max_pixels"] == str(4 * 480 * 272)
     reader = Reader(data, CancelToken())
     assert next(reader.frames(FramePool(480, 272, 1))).width == 480
-    with pytest.raises(Undecodable), opened(data) as (container, video):
+    with pytest.raises(Undecodable), opened(data) as (container, video):  # noqa: PT012
         video.codec_context.options = {"max_pixels": "1000"}
         next(container.decode(video))
