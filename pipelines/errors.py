@@ -13,6 +13,7 @@ shown.
     ├── UnknownFace    unknown_face   a face was asked for that is not in the picture
     ├── ContentRefused content_refused  the safety gate refused, or could not be sure
     ├── NotMarked      not_marked     the result can't be signed, so it may not leave
+    ├── TimedOut       timed_out      the work took longer than one turn may
     └── Cancelled      canceled       the person left, or the replica must stop
 """
 
@@ -82,6 +83,12 @@ class NotMarked(PipelineError):
     """The result can't be marked as what it is, and does not leave without."""
 
     code = "not_marked"
+
+
+class TimedOut(PipelineError):
+    """The file takes too long to work on."""
+
+    code = "timed_out"
 
 
 class Cancelled(PipelineError):

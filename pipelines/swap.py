@@ -82,7 +82,7 @@ def swap_image(
 
     marks    what the result is to carry besides its pixels.
     Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `ContentRefused`,
-    `NotMarked`, `Cancelled`.
+    `NotMarked`, `Cancelled`, `TimedOut`.
     """
     marks = marks or Marks()
     wiped: list[Rgb] = []
@@ -151,14 +151,16 @@ def swap_image(
             rgb.fill(0)
 
 
-def find_faces(engine: Engine, target: Buffer, limits: ImageLimits) -> Found:
+def find_faces(engine: Engine, target: Buffer, limits: ImageLimits, cancel: CancelToken | None = None) -> Found:
     """The faces of a picture, for a person to choose from; none is not an error. The gate isn't asked: nothing is
     swapped, and what comes back is where faces are in a picture that the person has.
 
-    Raises `Unsupported`, `Undecodable`, `TooLarge`.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `Cancelled`, `TimedOut`.
     """
     rgb = decode(target, limits)
     try:
+        if cancel is not None:
+            cancel.check()
         return Found(rgb.shape[1], rgb.shape[0], engine.detect(rgb))
     finally:
         rgb.fill(0)

@@ -112,14 +112,14 @@ def open_swap(
     breathe  called between chunks; may block a little.
     marks    what the result is to carry besides its pixels.
     Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `ContentRefused`,
-    `NotMarked`, `Cancelled`; the iteration raises `ContentRefused` too.
+    `NotMarked`, `Cancelled`, `TimedOut`; the iteration raises `ContentRefused` too.
     """
     marks = marks or Marks()
     with ExitStack() as stack:
         seal = None if marks.signer is None else ClipSeal(engine.name, marks.signer)
         report("decode", 0, 1)
         probe(source, image_limits)
-        info = probe_clip(target, limits, start=options.start, end=options.end)
+        info = probe_clip(target, limits, start=options.start, end=options.end, cancel=cancel)
         admit(info)
         cancel.check()
         learned = _learned(engine, source, options, image_limits, gate)
@@ -153,7 +153,7 @@ def open_swap(
             end = options.start + info.seconds
             look_over(gate, engine, target, options.start, end, _chooser(options.faces), cancel, reformat)
         report("detect", 1, 1)
-        sound = Sound.of(target, options.start, options.end)
+        sound = Sound.of(target, options.start, options.end, cancel)
         if sound is not None:
             stack.callback(sound.close)
         writer = Mp4Writer(reader.shape, info.fps, encoder, sound)

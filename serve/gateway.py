@@ -12,11 +12,12 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from nanoswap.queue.rate import RateStore
 from nanoswap.queue.room import Policy, TicketNotFound, WaitingRoom
 from nanoswap.queue.seal import Seal, SealError
 from nanoswap.queue.session import Session, Sessions
@@ -31,6 +32,7 @@ from nanoswap.serve.limits import check_declared, open_kinds, published
 from nanoswap.serve.model_list import models
 from nanoswap.serve.pages import words
 from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.rate_limits import RateLimits
 from nanoswap.serve.security_txt import PATH as SECURITY_TXT
 from nanoswap.serve.security_txt import security_txt
 from nanoswap.serve.settings import Settings
@@ -41,6 +43,10 @@ log = logging.getLogger(__name__)
 
 #: Longest that ``Prefer: wait=N`` holds a request open; below every proxy's read time-out.
 MAX_WAIT_SECONDS = 25
+_REPLAYED: dict[int | str, dict[str, Any]] = {
+    200: {"model": TicketOut, "description": "The ticket that this Idempotency-Key has made before."}
+}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as If-None-Match says."}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,11 @@ class Desk:
         return await self.room.restore(ticket, account)
 
 
-def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) -> FastAPI:
-    """The gateway as an ASGI application. It closes ``room`` and ``sessions`` when it stops.
+def create_gateway(
+    settings: Settings, room: WaitingRoom, sessions: Sessions, rates: RateStore | None = None
+) -> FastAPI:
+    """The gateway as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``rates`` None:
+    requests are not counted.
 
     Raises `ManifestError`.
     """
@@ -96,8 +105,10 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         await sessions.close()
         await room.close()
 
-    app = application("Nanoswap", settings, lifespan)
-    Signed = Annotated[Session, Depends(signed_in(sessions, room))]
+    limits = RateLimits(settings, rates)
+    app = application("Nanoswap", settings, limits, lifespan)
+    Signed = Annotated[Session, Depends(signed_in(sessions, room, limits))]
+    Joining = Annotated[Session, Depends(signed_in(sessions, room, limits, "tickets"))]
     Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]
 
     @app.get("/v1/config", tags=["public"])
@@ -138,10 +149,10 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         response.headers.update(NO_STORE)
         return QuotaOut.of(await room.quota(who.account))
 
-    @app.post("/v1/tickets", status_code=201, tags=["tickets"])
+    @app.post("/v1/tickets", status_code=201, tags=["tickets"], responses=_REPLAYED)
     async def join(
         body: TicketRequest,
-        who: Signed,
+        who: Joining,
         response: Response,
         authorization: Annotated[str, Header(include_in_schema=False)],
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
@@ -172,7 +183,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
             response.headers["Idempotency-Replayed"] = "true"
         return desk.ticket(place)
 
-    @app.get("/v1/tickets/{ticket_id}", tags=["tickets"], response_model=TicketOut)
+    @app.get("/v1/tickets/{ticket_id}", tags=["tickets"], response_model=TicketOut, responses=_UNCHANGED)
     async def look(
         ticket_id: str,
         who: Signed,
@@ -229,7 +240,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         document = resources.files("nanoswap.serve").joinpath("openapi.json").read_bytes()
         return Response(document, media_type="application/openapi+json")
 
-    erasure.install(app, settings, room, signed_in(sessions, room))
+    erasure.install(app, settings, room, signed_in(sessions, room, limits))
     # The rules are the room's defaults, as in ``app.py``.
     site.install(app, words(settings, Policy(), verification.build))
     return app
@@ -240,7 +251,8 @@ def wait_seconds(prefer: str) -> float:
     for preference in prefer.split(","):
         name, _, value = preference.strip().partition("=")
         if name.lower() == "wait" and value.isdecimal():
-            return min(int(value), MAX_WAIT_SECONDS)
+            # Python refuses to read a number of thousands of digits.
+            return min(int(value), MAX_WAIT_SECONDS) if len(value) < 10 else MAX_WAIT_SECONDS
     return 0.0
 
 

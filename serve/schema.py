@@ -107,7 +107,7 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     if path.endswith("/events"):
         operation["responses"]["200"] = {
             "description": "Snapshots of the ticket.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         }
     if parts := _UPLOADS.get(path):
         files = {"source", "target"}

@@ -65,8 +65,20 @@ class Settings:
     #: Seconds within which the parts of a body must have arrived.
     upload_seconds: float = 30.0
     upload_video_seconds: float = 120.0
+    #: Seconds of work that one picture and one clip may cost; a look at faces costs at most the former.
+    swap_seconds: float = 120.0
+    swap_video_seconds: float = 900.0
     #: Seconds within which a result of a clip must have been taken, slow connections included.
     deliver_seconds: float = 900.0
+
+    #: Proxies of the operator's before the edge, each of which appends its peer to X-Forwarded-For.
+    trusted_proxies: int = 0
+    #: Requests a minute: of an address, of an account, and of an account for places in line and for looks at faces.
+    #: 0: not counted.
+    rate_address: int = 1200
+    rate_account: int = 300
+    rate_tickets: int = 30
+    rate_faces: int = 30
 
     @property
     def auth_origin(self) -> str:
@@ -129,6 +141,13 @@ class Settings:
             max_video_fps=number(environment, "NANOSWAP_MAX_VIDEO_FPS", 120.0, 1.0, 480.0),
             upload_video_seconds=number(environment, "NANOSWAP_UPLOAD_VIDEO_SECONDS", 120.0, 1.0, 3600.0),
             deliver_seconds=number(environment, "NANOSWAP_DELIVER_SECONDS", 900.0, 10.0, 14400.0),
+            trusted_proxies=integer(environment, "NANOSWAP_TRUSTED_PROXIES", 0, 0, 8),
+            rate_address=integer(environment, "NANOSWAP_RATE_ADDRESS", 1200, 0, 60_000),
+            rate_account=integer(environment, "NANOSWAP_RATE_ACCOUNT", 300, 0, 60_000),
+            rate_tickets=integer(environment, "NANOSWAP_RATE_TICKETS", 30, 0, 60_000),
+            rate_faces=integer(environment, "NANOSWAP_RATE_FACES", 30, 0, 60_000),
+            swap_seconds=number(environment, "NANOSWAP_SWAP_SECONDS", 120.0, 1.0, 3600.0),
+            swap_video_seconds=number(environment, "NANOSWAP_SWAP_VIDEO_SECONDS", 900.0, 10.0, 14400.0),
             upload_seconds=number(environment, "NANOSWAP_UPLOAD_SECONDS", 30.0, 1.0, 300.0),
         )
 

@@ -176,7 +176,14 @@ def test_bearer_is_required(header: str) -> None:
 
 @pytest.mark.parametrize(
     ("prefer", "seconds"),
-    [("", 0), ("wait=5", 5), ("respond-async, Wait=7", 7), ("wait=999", 25), ("wait=-1", 0)],
+    [
+        ("", 0),
+        ("wait=5", 5),
+        ("respond-async, Wait=7", 7),
+        ("wait=999", 25),
+        ("wait=-1", 0),
+        ("wait=" + "9" * 5000, 25),
+    ],
 )
 def test_prefer_wait(prefer: str, seconds: float) -> None:
     assert wait_seconds(prefer) == seconds

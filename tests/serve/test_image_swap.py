@@ -51,10 +51,10 @@ class Meeting(MeshEngine):
 
 @asynccontextmanager
 async def service(
-    settings: Settings, *, gate: Gate | None = None, **engines: Engine
+    settings: Settings, room: MemoryRoom | None = None, *, gate: Gate | None = None, **engines: Engine
 ) -> AsyncIterator[tuple[object, object]]:
     """A gateway and an image replica that share a room."""
-    room = MemoryRoom(Policy())
+    room = room or MemoryRoom(Policy())
     gateway = create_gateway(settings, room, Anyone())  # type: ignore[arg-type]
     replica = create_image_swap(settings, room, Anyone(), engines, gate=gate)  # type: ignore[arg-type]
     async with AsyncExitStack() as stack:
@@ -152,3 +152,24 @@ async def test_replica_gives_the_gate_to_each_swap() -> None:
 
     async with service(SETTINGS, gate=Refusing(), mesh=Counting()) as apps:
         assert (await swap(apps, "ann", jpeg(portrait("hopper")))).json()["code"] == "content_refused"
+
+
+async def test_a_picture_that_takes_too_long_is_refused_and_charged_what_it_took() -> None:
+    room = MemoryRoom(Policy())
+    settings = replace(SETTINGS, swap_seconds=0.0)
+    picture = jpeg(portrait("hopper"))
+    async with service(settings, room, mesh=Meeting(1)) as apps:
+        answer = await swap(apps, "ann", picture)
+        looked = await look(apps, "ann", picture)
+        async with person(apps[0], "ann") as line:
+            open_now = (await line.get("/v1/quota")).json()["open_tickets"]
+    assert (answer.status_code, answer.json()["code"]) == (422, "timed_out")
+    assert (looked.status_code, looked.json()["code"]) == (422, "timed_out")
+    # The turn is over: it would take as long the next time.
+    assert open_now == 0
+
+
+async def look(apps: tuple[object, object], name: str, picture: bytes) -> httpx.Response:
+    """One person's look at the faces of a picture."""
+    async with person(apps[1], name) as here:
+        return await here.post("/v1/faces", files={"target": ("t", picture)})
