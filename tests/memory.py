@@ -22,48 +22,46 @@ WINDOW: Final = 16
 STRIDE: Final = 64
 _A: Final = np.uint64(0x9E3779B97F4A7C15)
 _B: Final = np.uint64(0xC2B2AE3D27D4EB4F)
-_WHOLE: Final = 2**21  # bytes of a needle that are taken as they are; of longer ones runs from all over
 _RUN: Final = 4096
 _SEEN: Final = 2**24  # bytes of memory that are read at once
 _BITS: Final = 25  # of the table that most of memory is refused by
 
 
-def windows(array: npt.NDArray[Any] | bytes | bytearray) -> Hashes:
-    """Hashes of the windows of an array, or of bytes, that could tell whose it is."""
-    size = 1 if isinstance(array, bytes | bytearray) else array.dtype.itemsize
-    flat = np.frombuffer(array, np.uint8) if size == 1 and not isinstance(array, np.ndarray) else None
-    if flat is None:
-        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def windows(array: npt.NDArray[Any] | bytes | bytearray, most: int = 2**17) -> Hashes:
+    """Hashes of the windows of an array, or of bytes, that could tell whose it is. Of more than `most` bytes runs from
+    all over are taken."""
+    if isinstance(array, np.ndarray):
+        size, flat = array.dtype.itemsize, np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    else:
+        size, flat = 1, np.frombuffer(array, np.uint8)
     parts = [flat]
-    if len(flat) > _WHOLE:
-        starts = np.linspace(0, len(flat) - _RUN, _WHOLE // _RUN).astype(np.int64) // 64 * 64
+    if len(flat) > most:
+        starts = np.linspace(0, len(flat) - _RUN, most // _RUN).astype(np.int64) // STRIDE * STRIDE
         parts = [flat[at : at + _RUN] for at in starts]
-    found = [_hashes(part, size) for part in parts if len(part) >= WINDOW]
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+    found = [_hashes(np.ascontiguousarray(part), size) for part in parts if len(part) >= WINDOW]
+    return np.concatenate(found) if found else np.zeros(0, np.uint64)
 
 
 def _hashes(flat: npt.NDArray[np.uint8], step: int) -> Hashes:
-    every = np.lib.stride_tricks.sliding_window_view(flat, WINDOW)[::step]
-    made = []
-    for at in range(0, len(every), 2**18):
-        rows = np.ascontiguousarray(every[at : at + 2**18])
-        made.append(_mixed(rows.view(np.uint64))[_telling(rows, step)])
-    return np.concatenate(made)
+    count = (len(flat) - WINDOW) // step + 1
+    first, second = (np.ndarray((count,), "<u8", flat, at, (step,)) for at in (0, 8))
+    # Halves and quarters that are alike: black, padding, a mask.
+    same = (first == second) | _even(first, 32) | _even(second, 32)
+    if step < 4:
+        same |= _even(first, 16) | _even(second, 16)
+    return _mixed(first, second)[~same]
 
 
-def _telling(rows: npt.NDArray[np.uint8], step: int) -> npt.NDArray[np.bool_]:
-    """At least half of a window's elements differ from each other (of bytes: six)."""
-    kinds = {1: np.uint8, 2: np.uint16, 4: np.uint32}
-    values = np.sort(rows.view(kinds.get(step, np.uint64)), 1)
-    distinct = (np.diff(values, axis=1) != 0).sum(1) + 1
-    telling: npt.NDArray[np.bool_] = distinct >= {1: 6, 2: 4, 4: 3}.get(step, 2)
-    return telling
+def _even(words: Hashes, by: int) -> npt.NDArray[np.bool_]:
+    low: Hashes = (words ^ (words >> np.uint64(by))) & np.uint64(2 ** (64 - by) - 1)
+    even: npt.NDArray[np.bool_] = low == 0
+    return even
 
 
-def _mixed(words: npt.NDArray[np.uint64]) -> Hashes:
-    """(N, 2) words to (N,) hashes."""
-    mixed: Hashes = (words[:, 0] * _A) ^ ((words[:, 1] * _B) >> np.uint64(7))
-    return mixed * _A
+def _mixed(first: Hashes, second: Hashes) -> Hashes:
+    """The two words of windows to their hashes."""
+    mixed: Hashes = ((first * _A) ^ ((second * _B) >> np.uint64(7))) * _A
+    return mixed
 
 
 class Needles:
@@ -79,7 +77,8 @@ class Needles:
         """How often each is seen in a piece of memory."""
         rows = memory[: len(memory) // STRIDE * STRIDE].reshape(-1, STRIDE)[:, :WINDOW]
         words = np.ascontiguousarray(rows).view(np.uint64)
-        mixed = _mixed(words[words.any(1)])
+        words = words[words[:, 0] != words[:, 1]]
+        mixed = _mixed(words[:, 0], words[:, 1])
         likely = mixed[self._table[(mixed >> np.uint64(64 - _BITS)).astype(np.int64)]]
         counts = {}
         if len(likely):
@@ -92,13 +91,16 @@ class Needles:
 
 
 def memory_of(pid: int | str) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    """Every readable piece of a process' memory, with the name of what is mapped there. The array is used again."""
+    """Every piece of a process' memory that can be read and could have been written, with the name of what is mapped there. The array is used again."""
     buffer = np.zeros(_SEEN, np.uint8)
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in maps:
             said = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+) \S+ \S+ \S+\s*(.*)", line)
-            if said is None or "r" not in said[3] or said[4] in ("[vvar]", "[vvar_vclock]", "[vsyscall]"):
+            if said is None or "r" not in said[3]:
+                continue
+            # What can't be written is as it is in the file.
+            if "w" not in said[3] and said[4]:
                 continue
             start, end = int(said[1], 16), int(said[2], 16)
             for at in range(start, end, _SEEN):
@@ -132,5 +134,5 @@ def places(pid: int | str, needles: Needles) -> dict[tuple[str, str], int]:
 
 def without(hashes: Mapping[str, Hashes], others: Iterable[Hashes]) -> dict[str, Hashes]:
     """What is only in these needles."""
-    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *others]))
-    return {name: np.setdiff1d(each, known, assume_unique=True) for name, each in hashes.items()}
+    known = np.sort(np.concatenate([np.zeros(1, np.uint64), *others]))
+    return {name: each[known[np.searchsorted(known, each) % len(known)] != each] for name, each in hashes.items()}

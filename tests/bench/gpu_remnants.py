@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nanoswap.pipelines.gpu_memory import Block, wipe_cache, wipe_staging
+from nanoswap.pipelines.gpu_memory import Block, GpuMemory, wipe_cache
 from nanoswap.pipelines.inswapper_net import published
 from nanoswap.pipelines.swap_net_torch import DTYPES, TorchSwapNet
 from tests.bench.gpu_swap import faces, random_net
@@ -59,7 +59,8 @@ def spread(tensor: Tensor) -> np.ndarray:
     count = len(flat) // 16
     if not count:
         return np.zeros((0, 2), np.int64)
-    chosen = torch.linspace(0, count - 1, min(count, 4 * WINDOWS), device=flat.device).long()
+    many = min(count, 4 * WINDOWS)
+    chosen = torch.arange(many, device=flat.device) * count // many
     rows = flat[: count * 16].view(-1, 16)[chosen].cpu().numpy()
     size = tensor.element_size()
     values = np.sort(rows.view({1: np.uint8, 2: np.uint16, 4: np.uint32}.get(size, np.uint64)), 1)
@@ -348,12 +349,12 @@ def look_at_host() -> int:
     data.fill(0)
     del there, back
     tell("pageable memory there and back: what the driver keeps of it")
-    for size in (2**16, 2**20, 2**22, 2**24, 2**26):
-        started = time.perf_counter()
-        wipe_staging(gpu, size)
-        took = round((time.perf_counter() - started) * 1e3, 2)
-        tell(f"the same after zeros of {size >> 10} KiB there and back", "any", ms=took)
-    tell("the same at last", "none")
+    ours = GpuMemory("cuda")
+    ours.rinse()
+    started = time.perf_counter()
+    ours.rinse()
+    took = round((time.perf_counter() - started) * 1e3, 2)
+    tell("the same after a rinse", "none", ms=took)
     return 0
 
 
@@ -497,7 +498,8 @@ def flagship(report: Report, device: str, size: int, steps: int) -> None:
     report(f"{title}: after wipe_cache, given back", found, want="none", GiB=found["(bytes searched)"] >> 30)
     job(watched=False)
     alone = timed(lambda: job(watched=False), 3)
-    rinse = timed(lambda: wipe_cache(gpu), 5)
+    mine = GpuMemory(device)
+    rinse = timed(mine.rinse, 5)
     fresh = torch.cuda.memory_stats().get("num_device_alloc", 0)
     job(watched=False)
     more = torch.cuda.memory_stats().get("num_device_alloc", 0) - fresh
