@@ -35,6 +35,7 @@ Pool = tuple[int, int]
 def wipe_cache(device: torch.device) -> int:
     """Overwrite every free block of torch's cache on `device` (CUDA) with zeros; returns how many bytes. Thread safe.
     Nothing of it is given back to the driver. Waits for the streams that the blocks belong to."""
+    cuda: Any = torch.cuda
     taken: list[Tensor] = []
     try:
         for _ in range(_LOOKS):  # after the first there is only what others have freed meanwhile
@@ -45,9 +46,7 @@ def wipe_cache(device: torch.device) -> int:
                 break
             for stream, parts in free.items():
                 # An external stream of no address would be a new one.
-                mine: Any = (
-                    torch.cuda.ExternalStream(stream, device=device) if stream else torch.cuda.default_stream(device)
-                )
+                mine: Any = cuda.ExternalStream(stream, device=device) if stream else cuda.default_stream(device)
                 with torch.cuda.stream(mine):
                     # The largest first: a small one would be cut off a larger one if that were the only one left.
                     for size in sorted(parts, reverse=True):
@@ -89,7 +88,8 @@ class GpuMemory:
 def _free(device: torch.device, pool: Pool) -> Iterator[tuple[int, int, list[int]]]:
     """Stream, address and size of the free blocks of a pool. A size is in the parts that it has to be asked for in."""
     index = torch.cuda.current_device() if device.index is None else device.index
-    for segment in torch.cuda.memory_snapshot():
+    cuda: Any = torch.cuda
+    for segment in cuda.memory_snapshot():
         if segment["device"] != index or tuple(segment["segment_pool_id"]) != pool:
             continue
         for block in segment["blocks"]:

@@ -53,6 +53,9 @@ class MeshEngine:
     def __init__(self) -> None:
         self._cascade = Cascade()
 
+    def rinse(self) -> None:
+        self._cascade.rinse()
+
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         return detect.find(rgb, self._cascade)
 

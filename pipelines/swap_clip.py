@@ -98,6 +98,7 @@ def open_swap(
     Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
     """
     with ExitStack() as stack:
+        stack.callback(engine.rinse)  # at last, when nothing of the clip is held any more
         report("decode", 0, 1)
         probe(source, image_limits)
         info = probe_clip(target, limits, start=options.start, end=options.end)

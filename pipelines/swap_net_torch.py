@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nanoswap.pipelines.gpu_memory import wipe_pool
+from nanoswap.pipelines.gpu_memory import GpuMemory, wipe_pool
 from nanoswap.pipelines.inswapper_net import InswapperNet
 from nanoswap.pipelines.model_store import ModelError
 from nanoswap.pipelines.runtime import DeviceMissing
@@ -74,7 +74,8 @@ class TorchSwapNet:
         return Painted(parts[0] if len(parts) == 1 else np.concatenate(parts), None)
 
     def rinse(self) -> None:
-        """Overwrite the working memory of the recorded graphs. Waits for a call that is being made."""
+        """Overwrite the working memory of the recorded graphs, and torch's cache. Waits for a call that is being
+        made."""
         if self._cuda is not None:
             self._cuda.rinse()
 
@@ -100,6 +101,7 @@ class _Cuda:
         self._painted = torch.zeros_like(self._crops)
         self._host_crops, self._host_latents = (torch.zeros(s, dtype=d, pin_memory=True) for s, d in shapes)
         self._host_painted = torch.zeros_like(self._host_crops, pin_memory=True)
+        self._memory = GpuMemory(device)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._pool: Any = torch.cuda.graph_pool_handle()
@@ -136,6 +138,7 @@ class _Cuda:
             with self._lock, torch.cuda.stream(self._stream):
                 wipe_pool(self._crops.device, self._pool)
                 self._stream.synchronize()
+        self._memory.rinse()
 
     def _step(self, rows: int) -> None:
         self._painted[:rows].copy_(_paint(self._net, self._crops[:rows], self._latents[:rows]))

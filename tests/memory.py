@@ -91,7 +91,8 @@ class Needles:
 
 
 def memory_of(pid: int | str) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    """Every piece of a process' memory that can be read and could have been written, with the name of what is mapped there. The array is used again."""
+    """Every piece of a process' memory that can be read and could have been written, with the name of what is mapped
+    there. The array is used again."""
     buffer = np.zeros(_SEEN, np.uint8)
     maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:

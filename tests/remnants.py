@@ -120,9 +120,8 @@ def textured(name: str, seed: int) -> np.ndarray:
     """A person's picture with noise on it, so that no two windows of it are alike."""
     from tests.clips import portrait
 
-    rgb = portrait(name).astype(np.int16)
-    rgb += np.random.default_rng(seed).integers(-9, 10, rgb.shape, np.int16)
-    return np.clip(rgb, 0, 255).astype(np.uint8)
+    rgb = portrait(name) * 0.85 + np.random.default_rng(seed).uniform(8, 30, portrait(name).shape)
+    return np.asarray(rgb, np.uint8)
 
 
 def listen(ear: Ear, engine: Any) -> None:

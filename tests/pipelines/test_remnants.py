@@ -1,0 +1,69 @@
+"""After a job nothing of it is left in the memory of its process; and what would be left is found.
+
+The processes run as the service starts its own: what is freed is filled or unmapped. So what is looked for here is what
+isn't freed: pools of the networks' runtimes, pictures inside of classifiers, arrays that somebody still holds.
+"""
+
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nanoswap.pipelines.cascade import Cascade
+from nanoswap.pipelines.onnx_arena import shared_arena
+from tests import memory, remnants
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/mem").exists() or platform.libc_ver()[0] != "glibc",
+    reason="needs /proc and glibc's allocator, which the service's recipe is for",
+)
+
+
+def of_person(found: dict[str, int]) -> dict[str, int]:
+    """Without OpenCV's blurred masks, of which small parts look alike for any face."""
+    return {name: count for name, count in found.items() if name != "OpenCV GaussianBlur made"}
+
+
+@pytest.mark.parametrize("outcome", ["success", "error", "cancel"])
+def test_nothing_of_a_swap_is_left(models: Path, outcome: str) -> None:
+    found, known = remnants.left(models, "inswapper", outcome)
+    assert known["upload"] > 10_000
+    assert known["pixels made"] > 100_000
+    assert of_person(found) == {}
+
+
+def test_networks_that_are_not_told_of_the_end_keep_what_they_made(models: Path) -> None:
+    """And the search finds it: a control of the tests above."""
+    found, _ = remnants.left(models, "inswapper", "success", "plain", "leak")
+    assert found["OpenCV warpAffine made"] > 100, "a crop that a list keeps"
+
+
+def test_scanner_finds_what_is_there_and_no_more() -> None:
+    rng = np.random.default_rng(1)
+    there, gone = rng.integers(0, 256, (2, 50_000), dtype=np.uint8)
+    floats = rng.random(10_000, np.float32)
+    needles = memory.Needles({"there": memory.windows(there), "gone": memory.windows(gone)})
+    floating = memory.Needles({"floats": memory.windows(floats)})
+    gone.fill(0)
+    found = memory.remnants(os.getpid(), needles)
+    assert found.get("there", 0) > 700
+    assert found.get("gone", 0) == 0
+    assert memory.remnants(os.getpid(), floating)["floats"] > 550
+
+
+def test_classifiers_are_dropped_with_their_pictures() -> None:
+    cascade = Cascade()
+    cascade.boxes(np.zeros((64, 64), np.uint8), step=1.1, votes=3)
+    assert cascade._idle
+    cascade.rinse()
+    assert not cascade._idle
+    boxes, _ = cascade.boxes(np.zeros((64, 64), np.uint8), step=1.1, votes=3)
+    assert len(boxes) == 0
+
+
+def test_arena_is_one_for_all_and_can_be_handed_back_at_any_time() -> None:
+    assert shared_arena() is shared_arena()
+    shared_arena().rinse()
+    shared_arena().rinse()
