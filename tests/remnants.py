@@ -6,8 +6,7 @@ Before the swap that is looked for another one is made, with other people's pixe
 swaps have in common (masks, the prompt) is nobody's.
 
 outcome  success, error (the last step fails), cancel (as soon as the engine paints), clip.
-words    torch: the swap network runs in torch. leak: a list keeps a crop. arena: networks keep their memory.
-         plain: no end of the job is told to the engine.
+words    leak: a list keeps a crop. plain: no end of the job is told to the engine.
 """
 
 from __future__ import annotations
@@ -264,9 +263,7 @@ def main() -> None:
     from nanoswap.pipelines.window import Batching
 
     manifest = Manifest.read(Path(folder) / "models.toml")
-    swapper: Any = "torch" if "torch" in words else "onnx"
-    threads = 1 if "one" in words else 2
-    runtime = Runtime(threads=threads, swapper=swapper, batching=Batching(most=16, wait=0.0))
+    runtime = Runtime(threads=2, batching=Batching(most=16, wait=0.0))
     engine: Any = load_engine(name, manifest, ModelStore(Path(folder), manifest), runtime, Style())
     if "plain" in words:
         engine.rinse = lambda: None
