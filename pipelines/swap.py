@@ -149,6 +149,7 @@ def swap_image(
             learned.wipe()
         for rgb in wiped:
             rgb.fill(0)
+        engine.rinse()
 
 
 def find_faces(engine: Engine, target: Buffer, limits: ImageLimits, cancel: CancelToken | None = None) -> Found:
@@ -164,6 +165,7 @@ def find_faces(engine: Engine, target: Buffer, limits: ImageLimits, cancel: Canc
         return Found(rgb.shape[1], rgb.shape[0], engine.detect(rgb))
     finally:
         rgb.fill(0)
+        engine.rinse()
 
 
 def source_face(faces: tuple[Face, ...], wanted: str | None) -> Face:

@@ -8,6 +8,7 @@ it is used, so that whoever changes the number changes the page; and a row about
 import math
 from dataclasses import dataclass
 
+from nanoswap.queue.rate import KEY_SECONDS
 from nanoswap.queue.room import Policy
 from nanoswap.queue.session import CONFIRM_SECONDS
 from nanoswap.queue.ticket import Kind
@@ -68,6 +69,14 @@ def retention(settings: Settings, policy: Policy) -> list[Kept]:
             until=f"{duration(policy.denial)}: as long as an access token from before could be valid",
             seconds=max(policy.denial, policy.life),
             keys=("x", "d"),
+        ),
+        Kept(
+            what="How much you asked for lately, under names made of your account and your network address by a keyed "
+            "hash whose key is thrown away",
+            where=store,
+            until=f"it is made up for, at most {duration(KEY_SECONDS)}",
+            seconds=KEY_SECONDS,
+            keys=("rate", "ratekey"),
         ),
         Kept(
             what="Waiting and working times of the last swaps, without any account",

@@ -122,6 +122,9 @@ class Idle:
     def recognise(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
         return tuple(faces)
 
+    def rinse(self) -> None:
+        return None
+
     def footprint(self, face: Face) -> Roi:
         x0, y0, x1, y1 = (int(value) for value in face.box)
         return Roi(x0, y0, x1, y1)
