@@ -20,6 +20,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.clip_container import check_whole, sniff_clip
 from nanoswap.pipelines.container import Buffer
 from nanoswap.pipelines.errors import TooLarge, Undecodable, Unsupported
@@ -28,6 +29,7 @@ from nanoswap.pipelines.memory_file import MemoryFile
 VIDEO_CODECS: Final = ("h264", "hevc", "vp8", "vp9", "av1")
 _MAX_STREAMS: Final = 32
 _MAX_PACKETS: Final = 400_000
+_LEAST_PIXELS: Final = 640 * 480
 _SECONDS_SLACK: Final = 0.05
 ROUNDING: Final = Fraction(1, 2000)
 """Seconds by which files and players round."""
@@ -64,14 +66,21 @@ class ClipInfo:
     audio: bool
 
 
-def probe_clip(data: Buffer, limits: ClipLimits, *, start: float = 0.0, end: float | None = None) -> ClipInfo:
+def probe_clip(
+    data: Buffer,
+    limits: ClipLimits,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    cancel: CancelToken | None = None,
+) -> ClipInfo:
     """Count what lies between `start` and `end` (seconds of the clip's own time).
 
-    Raises `Unsupported`, `Undecodable`, `TooLarge`; the last names what is too large in `part`.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `Cancelled`, `TimedOut`.
     """
     if len(data) > limits.max_bytes:
         raise TooLarge("The clip has too many bytes.")
-    with opened(data) as (container, video):
+    with opened(data, cancel) as (container, video):
         width, height = video.codec_context.width, video.codec_context.height
         if width * height > limits.max_pixels:
             raise TooLarge("The frames of the clip have too many pixels.")
@@ -93,7 +102,7 @@ def probe_clip(data: Buffer, limits: ClipLimits, *, start: float = 0.0, end: flo
 
 
 @contextmanager
-def opened(data: Buffer) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(data: Buffer, cancel: CancelToken | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The demuxer over our bytes, and the one video stream worth showing.
 
     Raises `Unsupported`, `Undecodable`; and `Undecodable` for whatever the demuxer raises inside the block.
@@ -103,7 +112,8 @@ def opened(data: Buffer) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise Unsupported("This is not an MP4, MOV, WebM or Matroska clip.")
     check_whole(data, form)
     try:
-        with av.open(MemoryFile(data), "r", format=form, container_options=dict(_OPTIONS)) as container:
+        file = MemoryFile(data, cancel or CancelToken())
+        with av.open(file, "r", format=form, container_options=dict(_OPTIONS)) as container:
             streams = [s for s in container.streams.video if not s.disposition & s.disposition.attached_pic]
             if not streams:
                 raise Unsupported("The clip has no video.")
@@ -115,6 +125,9 @@ def opened(data: Buffer) -> Iterator[tuple[InputContainer, VideoStream]]:
                 raise Unsupported("The clip's video codec is not one of H.264, H.265, VP8, VP9, AV1.")
             if video.codec_context.width < 16 or video.codec_context.height < 16:
                 raise Undecodable("The clip has no picture.")
+            # The stream may say otherwise than its container did: what a frame may grow to is bounded in the decoder.
+            most = 4 * video.codec_context.width * video.codec_context.height
+            video.codec_context.options = {"max_pixels": str(max(most, _LEAST_PIXELS))}
             yield container, video
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise Undecodable("The clip is damaged.") from error

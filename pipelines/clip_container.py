@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from nanoswap.pipelines.clip_tables import Tables, search_tags
 from nanoswap.pipelines.container import Buffer
 from nanoswap.pipelines.errors import Undecodable
 
@@ -37,29 +38,40 @@ def sniff_clip(data: Buffer) -> ClipFormat | None:
 
 
 def check_whole(data: Buffer, format: ClipFormat) -> None:
-    """Raises `Undecodable` when a part of the clip goes on behind the end of the data."""
+    """Raises `Undecodable` when a part of the clip goes on behind the end of the data, and what `clip_tables` raises
+    for tables that no honest clip has."""
     view = memoryview(data).cast("B")
     if format == "mov":
-        _check_boxes(view)
+        tables, before = Tables(), 0
+        # Whatever is not coded media: also what lies behind the last whole part, which a demuxer looks at too.
+        for start, end in _check_boxes(view):
+            tables.search(bytes(view[before:start]))
+            before = end
+        tables.search(bytes(view[before:]))
     else:
         _check_segment(view)
+        search_tags(view)
 
 
-def _check_boxes(view: memoryview) -> None:
+def _check_boxes(view: memoryview) -> list[tuple[int, int]]:
+    """Where the coded media is."""
     at = 0
+    media: list[tuple[int, int]] = []
     for _ in range(_MAX_PARTS):
         if at + 8 > len(view):
-            return
+            return media
         size, kind = int.from_bytes(view[at : at + 4]), bytes(view[at + 4 : at + 8])
         if size == 1 and at + 16 <= len(view):
             size = int.from_bytes(view[at + 8 : at + 16])
         if size == 0:  # "to the end of the file"
-            return
+            return [*media, (at, len(view))] if kind == b"mdat" else media
         if size < 8 or at + size > len(view):
             # Padding and notes behind the last part are common and harmless.
             if kind in _ISO_PARTS:
                 raise Undecodable("The clip is cut short.")
-            return
+            return media
+        if kind == b"mdat":
+            media.append((at, at + size))
         at += size
     raise Undecodable("The clip has too many parts.")
 

@@ -80,6 +80,11 @@ class Engine(Protocol):
         see `rounds`.
         """
 
+    def rinse(self) -> None:
+        """Overwrite or hand back the memory that the engine's libraries keep between calls, in which something of
+        those who were served may be left. Called when a job is over, whatever its end, also while other jobs go on:
+        what these use stays until they are over."""
+
 
 def rounds(engine: Engine, faces: Sequence[tuple[int, Face]]) -> list[list[int]]:
     """Indices of `faces`, in calls of at most `engine.batch`. Each face comes with a number for its picture; those of

@@ -11,6 +11,9 @@ shown.
     ├── NoFace         no_face        nothing to swap, in the source or in the target
     ├── ManyFaces      many_faces     the source shows several people and nobody said which one
     ├── UnknownFace    unknown_face   a face was asked for that is not in the picture
+    ├── ContentRefused content_refused  the safety gate refused, or could not be sure
+    ├── NotMarked      not_marked     the result can't be signed, so it may not leave
+    ├── TimedOut       timed_out      the work took longer than one turn may
     └── Cancelled      canceled       the person left, or the replica must stop
 """
 
@@ -68,6 +71,24 @@ class UnknownFace(PipelineError):
     """A face was asked for that is not in the image."""
 
     code = "unknown_face"
+
+
+class ContentRefused(PipelineError):
+    """The safety gate didn't let this swap through. It says no more, and errs towards refusing."""
+
+    code = "content_refused"
+
+
+class NotMarked(PipelineError):
+    """The result can't be marked as what it is, and does not leave without."""
+
+    code = "not_marked"
+
+
+class TimedOut(PipelineError):
+    """The file takes too long to work on."""
+
+    code = "timed_out"
 
 
 class Cancelled(PipelineError):

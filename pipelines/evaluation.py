@@ -141,7 +141,7 @@ def _picture(engine: Engine, judge: Judge, source: bytes, target: bytes) -> _Res
     before = look(judge, decode(target, _LIMITS))
     made = swap_image(
         engine, source, target, SwapOptions(faces="largest", format="png"), _LIMITS,
-        cancel=CancelToken(), report=lambda *_: None,
+        gate=None, cancel=CancelToken(), report=lambda *_: None,
     )  # fmt: skip
     after = decode(made.data, _LIMITS)
     return _Result(before, look(judge, after, None if before is None else before.face))
@@ -151,7 +151,7 @@ def _clip(engine: Engine, judge: Judge, source: bytes, target: bytes) -> _Result
     options = ClipOptions(faces="largest")
     job = open_swap(
         engine, source, target, options, ClipLimits(), _LIMITS, Encoder(),
-        cancel=CancelToken(), report=lambda *_: None,
+        gate=None, cancel=CancelToken(), report=lambda *_: None,
     )  # fmt: skip
     try:
         made = b"".join(job)

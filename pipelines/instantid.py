@@ -7,7 +7,7 @@ are on their way, of this picture and of other people's, share the steps of one 
 `denoiser`.
 
 Pixels, latents, embeddings and tokens are overwritten where they are ours; what the networks make on their way
-(activations) is given back to torch's allocator as it is.
+(activations) is given back to torch's allocator as it is, and overwritten there when a job is over: see `gpu_memory`.
 """
 
 from __future__ import annotations
@@ -92,11 +92,20 @@ class _Crop:
 class InstantIdEngine:
     """Implements `Engine`. Thread safe; the more threads are in `swap`, the fuller are the steps.
 
-    step_batch, admitted: see `StepBatcher`; the first is at most the second.
+    step_batch, admitted: see `StepBatcher`; the first is at most the second. rinse: of the networks, see `Engine`.
     """
 
-    def __init__(self, name: str, networks: Networks, style: Style, *, step_batch: int, admitted: int) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        networks: Networks,
+        style: Style,
+        *,
+        step_batch: int,
+        admitted: int,
+        rinse: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._rinse = name, rinse
         self.batch = step_batch
         self._nets, self._style = networks, style
         self._steps: StepBatcher[Denoising, Rgb] = StepBatcher(
@@ -117,6 +126,9 @@ class InstantIdEngine:
             crop = self._cut(rgb, face)
             for rows in nets.denoiser.warm_rows(self.batch):
                 nets.denoiser.step([self._begin(crop, face, source, seed) for seed in range(rows)])
+
+    def rinse(self) -> None:
+        self._rinse()
 
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         return self._nets.detector(rgb)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
 from nanoswap.pipelines.denoiser import Denoiser
+from nanoswap.pipelines.gpu_memory import GpuMemory
 from nanoswap.pipelines.identity import Identity
 from nanoswap.pipelines.instantid import InstantIdEngine, Networks
 from nanoswap.pipelines.instantid_parts import load_parts
 from nanoswap.pipelines.latents import Autoencoder
 from nanoswap.pipelines.masks import Occluder
+from nanoswap.pipelines.onnx_arena import shared_arena
 from nanoswap.pipelines.onnx_net import OnnxNet
 from nanoswap.pipelines.parser import Parser
 from nanoswap.pipelines.recipe import Recipe
@@ -31,8 +33,12 @@ def load_instantid(
     dtype: torch.dtype = getattr(torch, runtime.dtype)
     loaded = load_parts(files, recipe, device=runtime.device, dtype=dtype)
 
+    rinses: list[Callable[[], None]] = [shared_arena().rinse]
+
     def net(role: Role) -> OnnxNet:
-        return OnnxNet.of(files[role], runtime)
+        made = OnnxNet.of(files[role], runtime)
+        rinses.append(made.rinse)
+        return made
 
     networks = Networks(
         detector=Detector(net("detector")),
@@ -55,6 +61,15 @@ def load_instantid(
         landmarks=Landmarks(net("landmarks"), files["landmarks"]) if "landmarks" in files else None,
         occluder=Occluder(net("occluder")) if "occluder" in files else None,
     )
-    engine = InstantIdEngine(name, networks, style, step_batch=runtime.step_batch, admitted=runtime.admitted)
+    if runtime.device == "cuda":
+        rinses.append(GpuMemory(runtime.device).rinse)
+
+    def rinse() -> None:
+        for each in rinses:
+            each()
+
+    engine = InstantIdEngine(
+        name, networks, style, step_batch=runtime.step_batch, admitted=runtime.admitted, rinse=rinse
+    )
     engine.warm()
     return engine

@@ -8,7 +8,7 @@ still off" (iFayens/ComfyUI-PuLID-Flux2#7). Judge it by `nanoswap eval` before i
 
 The work is diffusers' own `Flux2KleinInpaintPipeline`, one face at a time and one call at a time: it keeps its steps'
 state in itself. Pixels are wiped where they are ours; what the pipeline makes of them on its way (latents, activations)
-is given back to torch's allocator as it is.
+is given back to torch's allocator as it is, and overwritten there when a job is over: see `gpu_memory`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from nanoswap.pipelines.align import FFHQ, place
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Pair, Request, Rgb, Source
 from nanoswap.pipelines.face import Face, Floats
+from nanoswap.pipelines.gpu_memory import GpuMemory
 from nanoswap.pipelines.latents import to_tensor
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.paste import Mask, paste
@@ -84,9 +85,15 @@ class KleinEngine:
         self.name = name
         self._pipeline, self._prompt, self._size = pipeline, prompt, size
         self._finder, self._lock = MeshEngine(), threading.Lock()
+        self._gpu = GpuMemory(str(prompt.device)) if prompt.device.type == "cuda" else None
         self._mask = _mask(size)
         # Everything of which a trace will be seen is made anew; the rest stays the target's.
         self._anew = torch.from_numpy((self._mask > 0).astype(np.float32))[None, None]
+
+    def rinse(self) -> None:
+        self._finder.rinse()
+        if self._gpu is not None:
+            self._gpu.rinse()
 
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         return self._finder.detect(rgb)

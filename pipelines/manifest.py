@@ -1,4 +1,5 @@
-"""What every file of weights is, where it comes from, what may be done with it, and which engines are made of which.
+"""What every file of weights is, where it comes from, what may be done with it, and what engines and the safety gate
+are made of.
 
 The manifest is data (`models.toml`), so that an operator can bring one of their own, and it is strict: a key that
 nobody knows, a hash of the wrong length or an engine of two detectors is an error when it is read, not a surprise when
@@ -17,8 +18,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, get_args
 
+from nanoswap.pipelines.card import Card
 from nanoswap.pipelines.recipe import Recipe
-from nanoswap.pipelines.roles import NEEDED, TOGETHER, USABLE, Kind, Role
+from nanoswap.pipelines.roles import GATE, NEEDED, TOGETHER, USABLE, Kind, Role
 
 Parameter = float | int | str
 
@@ -56,6 +58,7 @@ class Model:
     use                   what it does and what may be done with it.
     stand_in              made for tests: figures that come of it mean nothing.
     parameters            of a swapper: `latent` projected or unit, `mean` and `std` of its pixels (see `Scaling`).
+    card                  of a classifier of the gate.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Model:
     source: str | None = None
     stand_in: bool = False
     parameters: Mapping[str, Parameter] = field(default_factory=lambda: _NOTHING)
+    card: Card | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,11 +104,13 @@ class EngineEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Models, engines and licences by name, in the order of the file."""
+    """Models, engines and licences by name, in the order of the file. gate: the models that the safety gate is made of;
+    none when the manifest has no gate."""
 
     models: Mapping[str, Model]
     engines: Mapping[str, EngineEntry]
     licences: Mapping[str, Licence]
+    gate: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path | None = None) -> Manifest:
@@ -114,17 +120,18 @@ class Manifest:
             data = tomllib.loads(text)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ManifestError(f"the manifest {path} can't be read: {error}") from None
-        _only(data, {"licences", "models", "engines"}, "the manifest")
+        _only(data, {"licences", "models", "engines", "gate"}, "the manifest")
         licences = {name: _made(Licence, "licence", name, entry) for name, entry in _tables(data, "licences")}
         models = {name: _model(name, entry, licences) for name, entry in _tables(data, "models")}
         engines = {name: _engine(name, entry, models) for name, entry in _tables(data, "engines")}
         # Some file systems take capitals and small letters for the same.
         if len({model.file.lower() for model in models.values()}) != len(models):
             raise ManifestError("two models of the manifest have the same file")
-        return cls(MappingProxyType(models), MappingProxyType(engines), MappingProxyType(licences))
+        gate = _gate(data["gate"], models, engines) if "gate" in data else ()
+        return cls(MappingProxyType(models), MappingProxyType(engines), MappingProxyType(licences), gate)
 
 
-Entry = TypeVar("Entry", Licence, Model, EngineEntry, Recipe)
+Entry = TypeVar("Entry", Licence, Model, EngineEntry, Recipe, Card)
 
 #: What a value must be, by the annotation of its field, and what that is called; everything else is text.
 _IS: Final[Mapping[str, tuple[type, str]]] = MappingProxyType(
@@ -135,7 +142,9 @@ _IS: Final[Mapping[str, tuple[type, str]]] = MappingProxyType(
         "int | None": (int, "whole number"),
         "tuple[str, ...]": (tuple, "list"),
         "tuple[int, ...]": (tuple, "list"),
+        "tuple[float, ...]": (tuple, "list"),
         "Recipe | None": (Recipe, "table"),
+        "Card | None": (Card, "table"),
         "Licence": (Licence, "licence"),
         "Mapping[str, Parameter]": (dict, "table"),
     }
@@ -161,7 +170,7 @@ def _only(entry: Mapping[str, Any], known: set[str], what: str) -> None:
 def _made(kind: type[Entry], word: str, name: str, entry: Mapping[str, Any]) -> Entry:
     """A dataclass of a table, with every key known and every key there that has no default."""
     _only(entry, {one.name for one in fields(kind)} - {"name"}, f"{word} '{name}'")
-    mine: dict[str, Any] = {"name": name} if kind is not Recipe else {}
+    mine: dict[str, Any] = {"name": name} if "name" in {one.name for one in fields(kind)} else {}
     for one in fields(kind):
         optional = one.default is not MISSING or one.default_factory is not MISSING
         if one.name != "name" and one.name not in entry and not optional:
@@ -176,9 +185,14 @@ def _made(kind: type[Entry], word: str, name: str, entry: Mapping[str, Any]) -> 
 def _model(name: str, entry: dict[str, Any], licences: Mapping[str, Licence]) -> Model:
     if str(entry.get("licence")) not in licences:
         raise ManifestError(f"model '{name}' has a licence that the manifest doesn't have: {entry.get('licence')}")
-    model = _made(Model, "model", name, {**entry, "licence": licences[entry["licence"]]})
+    card = {"card": _card(name, entry["card"])} if isinstance(entry.get("card"), dict) else {}
+    model = _made(Model, "model", name, {**entry, "licence": licences[entry["licence"]], **card})
     if model.role not in get_args(Role):
         raise ManifestError(f"model '{name}' has a role that nobody knows: {model.role}")
+    if (model.card is not None) != (model.role in GATE):
+        raise ManifestError(f"model '{name}' of role {model.role} has {'a' if model.card else 'no'} card")
+    if model.card is not None and model.card.gives == "years" and model.role != "age":
+        raise ManifestError(f"model '{name}' of role {model.role} can't give years")
     if model.sha256 is not None and not _SHA256.fullmatch(model.sha256):
         raise ManifestError(f"model '{name}' has a sha256 that is not 64 hexadecimal digits in lower case")
     if model.bytes is not None and model.bytes < 1:
@@ -223,6 +237,40 @@ def _engine(name: str, entry: dict[str, Any], models: Mapping[str, Model]) -> En
         if engine.recipe is not None and (getattr(engine.recipe, scale) > 0) != bool(needed):
             raise ManifestError(f"engine '{name}' has a {scale} above 0 if, and only if, it has that adapter")
     return engine
+
+
+def _gate(table: Any, models: Mapping[str, Model], engines: Mapping[str, EngineEntry]) -> tuple[str, ...]:
+    if not isinstance(table, dict) or set(table) != {"needs"} or not isinstance(table["needs"], list):
+        raise ManifestError("the gate is a table with the list 'needs' and nothing else")
+    needs = tuple(map(str, table["needs"]))
+    for one in needs:
+        if one not in models:
+            raise ManifestError(f"the gate names a model that the manifest doesn't have: {one}")
+        if models[one].role not in GATE:
+            raise ManifestError(f"the gate has no use for: {models[one].role}")
+    if missing := GATE - {models[one].role for one in needs}:
+        raise ManifestError(f"the gate needs a model for: {', '.join(sorted(missing))}")
+    if len(set(needs)) != len(needs):
+        raise ManifestError("the gate names a model twice")
+    if "gate" in models or "gate" in engines:
+        raise ManifestError("no model and no engine is called 'gate': that is the gate's own name")
+    return needs
+
+
+def _card(name: str, table: dict[str, Any]) -> Card:
+    lists = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
+    for key, kind in (("mean", float), ("std", float), ("classes", str), ("refused", str)):
+        if not all(type(value) is kind for value in lists.get(key, ())):
+            raise ManifestError(f"card of model '{name}' has a {key} that is no list of {_CALLED[kind]}")
+    try:
+        return _made(Card, "card of model", name, {**table, **lists})
+    except ManifestError:
+        raise
+    except ValueError as error:
+        raise ManifestError(f"card of model '{name}': {error}") from None
+
+
+_CALLED: Final[Mapping[type, str]] = MappingProxyType({float: "numbers with a point", str: "texts"})
 
 
 def _recipe(name: str, table: dict[str, Any]) -> Recipe:

@@ -53,6 +53,9 @@ class MeshEngine:
     def __init__(self) -> None:
         self._cascade = Cascade()
 
+    def rinse(self) -> None:
+        """Nothing: what it calls keeps nothing between calls."""
+
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         return detect.find(rgb, self._cascade)
 

@@ -70,9 +70,15 @@ class NeuralEngine:
 
     batch: int = _BATCH
 
-    def __init__(self, name: str, networks: Networks, style: Style) -> None:
+    def __init__(
+        self, name: str, networks: Networks, style: Style, *, rinse: Callable[[], None] = lambda: None
+    ) -> None:
+        """rinse: of the networks, see `Engine`."""
         self.name = name
-        self._nets, self._style = networks, style
+        self._nets, self._style, self._rinse = networks, style, rinse
+
+    def rinse(self) -> None:
+        self._rinse()
 
     def detect(self, rgb: Rgb) -> tuple[Face, ...]:
         return self._nets.detector(rgb)

@@ -14,6 +14,7 @@ from nanoswap.pipelines.face import Floats
 from nanoswap.pipelines.manifest import Model
 from nanoswap.pipelines.masks import Occluder
 from nanoswap.pipelines.neural import Networks, NeuralEngine
+from nanoswap.pipelines.onnx_arena import shared_arena
 from nanoswap.pipelines.onnx_net import OnnxNet
 from nanoswap.pipelines.roles import Role
 from nanoswap.pipelines.runtime import Runtime
@@ -27,10 +28,14 @@ def load_neural(name: str, files: Mapping[Role, bytes], swapper: Model, runtime:
     the manifest says of the file of that role. Raises whatever the libraries raise for files that are something else.
     """
 
-    def net(role: Role) -> OnnxNet:
-        return OnnxNet.of(files[role], runtime)
+    rinses: list[Callable[[], None]] = [shared_arena().rinse]
 
-    painter, latent = _swapper(swapper, files["swapper"], net("swapper"), runtime)
+    def net(role: Role) -> OnnxNet:
+        made = OnnxNet.of(files[role], runtime)
+        rinses.append(made.rinse)
+        return made
+
+    painter, latent = _swapper(swapper, files["swapper"], net("swapper"), runtime, rinses)
     networks = Networks(
         detector=Detector(net("detector")),
         encoder=Encoder(net("encoder"), files["encoder"]),
@@ -40,11 +45,18 @@ def load_neural(name: str, files: Mapping[Role, bytes], swapper: Model, runtime:
         occluder=Occluder(net("occluder")) if "occluder" in files else None,
         enhancer=Enhancer(net("enhancer")) if "enhancer" in files else None,
     )
-    return NeuralEngine(name, networks, style)
+
+    def rinse() -> None:
+        for each in rinses:
+            each()
+
+    return NeuralEngine(name, networks, style, rinse=rinse)
 
 
-def _swapper(model: Model, data: bytes, net: OnnxNet, runtime: Runtime) -> tuple[SwapNet, Callable[[Floats], Floats]]:
-    """The network, and what an identity goes through before it."""
+def _swapper(
+    model: Model, data: bytes, net: OnnxNet, runtime: Runtime, rinses: list[Callable[[], None]]
+) -> tuple[SwapNet, Callable[[Floats], Floats]]:
+    """The network, and what an identity goes through before it. Adds to `rinses` what torch needs."""
     latent: Callable[[Floats], Floats] = np.copy
     if model.parameters["latent"] == "projected":
         latent = partial(project, projection=find_projection(data))
@@ -64,4 +76,5 @@ def _swapper(model: Model, data: bytes, net: OnnxNet, runtime: Runtime) -> tuple
         dtype=runtime.dtype,
         reference=lambda target, source: net.forward(target, source)[0],
     )
+    rinses.append(torch_net.rinse)
     return SharedNet(torch_net, runtime.batching), latent

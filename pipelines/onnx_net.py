@@ -21,6 +21,7 @@ import onnxruntime
 from onnx.external_data_helper import uses_external_data
 
 from nanoswap.pipelines.model_store import ModelError
+from nanoswap.pipelines.onnx_arena import shared_arena, shrinking
 from nanoswap.pipelines.runtime import DeviceMissing, Runtime
 from nanoswap.pipelines.window import Batching, Window
 
@@ -72,7 +73,9 @@ class OnnxNet:
         # Codecs and other replicas share the cores: a thread that has nothing to do should sleep.
         self._options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         check_device(device)
+        shared_arena().join(self._options)
         self._device = device
+        self._last: dict[str, tuple[tuple[int, ...], Any]] = {}
         model = onnx.load_model_from_string(data)
         half = False
         for tensor in tensors(model.graph):
@@ -126,6 +129,13 @@ class OnnxNet:
         known = [one.name for one in self._outputs]
         return [joined[known.index(name)] for name in outputs]
 
+    def rinse(self) -> None:
+        """On CUDA hand back the network's arena there, which is its own; on the processor `Arena.rinse` does so for
+        all networks. By a forward of a row of zeros, as large as the last one."""
+        last = self._last
+        if self._device == "cuda" and last:
+            self._session.run(None, {name: np.zeros(*each) for name, each in last.items()}, shrinking("gpu:0;cpu:0"))
+
     def get_inputs(self) -> list[Port]:
         return list(self._inputs)
 
@@ -133,7 +143,9 @@ class OnnxNet:
         return list(self._outputs)
 
     def _open(self, data: bytes) -> onnxruntime.InferenceSession:
-        session = onnxruntime.InferenceSession(data, self._options, providers=[PROVIDERS[self._device]])
+        # Where memory is asked for as it is needed, all of it can be handed back: see `onnx_arena`.
+        how = [{"arena_extend_strategy": "kSameAsRequested"}] if self._device == "cuda" else None
+        session = onnxruntime.InferenceSession(data, self._options, [PROVIDERS[self._device]], how)
         if session.get_providers()[0] != PROVIDERS[self._device]:
             raise DeviceMissing(f"ONNX Runtime refused '{self._device}' and would have run on the processor")
         return session
@@ -163,7 +175,13 @@ class OnnxNet:
     def _forward(self, session: onnxruntime.InferenceSession, feeds: Feeds) -> list[Array]:
         self.forwards += 1
         self.rows += len(next(iter(feeds.values())))
-        return [np.asarray(out) for out in session.run(None, dict(feeds))]
+        self._last = {name: ((1, *value.shape[1:]), value.dtype) for name, value in feeds.items()}
+        # Out of the arena, which an answer would hold for as long as somebody has it, be it an error's frames.
+        made = [np.asarray(out) for out in session.run(None, dict(feeds))]
+        answers = [out.copy() for out in made]
+        for out in made:
+            out.fill(0)
+        return answers
 
     def _trial(
         self, published: onnxruntime.InferenceSession, free: onnxruntime.InferenceSession, allowed: float

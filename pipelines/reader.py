@@ -127,10 +127,10 @@ class Reader:
     def _pictures(self) -> Generator[VideoFrame, None, None]:
         """Decoded frames up to end, progressive, from the last key frame before start on. `_base` and `_aspect` are
         known after the first."""
-        with opened(self._data) as (container, video):
+        with opened(self._data, self._cancel) as (container, video):
             self._base = video.time_base or Fraction(1, 1000)
             self._aspect = Fraction(video.sample_aspect_ratio or 1) or Fraction(1)
-            video.codec_context.options = {"err_detect": "explode"}
+            video.codec_context.options = video.codec_context.options | {"err_detect": "explode"}
             low = ticks(self._start, self._base) if self._start > 0 else None
             high = ticks(self._end, self._base) if self._end is not None else None
             if low is not None:

@@ -42,11 +42,16 @@ Role = Literal[
     "transformer_config",
     "text_encoder_rest",
     "tokenizer",
+    # The safety gate: whether a picture is intimate, and how old a face looks.
+    "content",
+    "age",
 ]
 Kind = Literal["mesh", "neural", "instantid", "klein"]
 
 _SDXL: Final = ("unet", "vae", "text_encoder", "text_encoder_2", "identity_net")
 _KLEIN: Final = ("transformer", "vae", "text_encoder")
+#: The roles that the safety gate can't do without; only it has a use for them, and each may be had several times.
+GATE: Final[frozenset[Role]] = frozenset({"content", "age"})
 #: The roles that an engine of a kind can't do without.
 NEEDED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {

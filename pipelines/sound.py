@@ -16,6 +16,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
+from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.clip import opened, ticks, zero
 from nanoswap.pipelines.container import Buffer
 
@@ -27,10 +28,10 @@ class Sound:
     """The track between start and end, its time 0 at `start`. `attach` it once, draw it in order, close it."""
 
     @staticmethod
-    def of(data: Buffer, start: float, end: float | None) -> Sound | None:
+    def of(data: Buffer, start: float, end: float | None, cancel: CancelToken) -> Sound | None:
         """None when the clip has no sound that can be read."""
         stack = ExitStack()
-        container, _ = stack.enter_context(opened(data))
+        container, _ = stack.enter_context(opened(data, cancel))
         stream = container.streams.best("audio")
         if not isinstance(stream, AudioStream) or stream.codec_context is None or not stream.codec_context.rate:
             stack.close()

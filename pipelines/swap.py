@@ -1,9 +1,10 @@
 """A whole request: two pictures in, one picture out, nothing left behind.
 
-The order is the order of the reported stages: decode, detect, swap, encode. Both pictures are judged by
-their headers before either is decoded. Between any two steps the cancel token is asked, and whatever was
+The order is the order of the reported stages: decode, detect, swap, encode (marking is part of the last). Both pictures
+are judged by their headers before either is decoded. Between any two steps the cancel token is asked, and whatever was
 decoded is overwritten on the way out, be it by return or by exception: the encoded result is the only
-buffer that survives, and the caller wipes that.
+buffer that survives, and the caller wipes that. The safety gate looks at both pictures before anything is
+painted, and at the result before it is encoded.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from nanoswap.pipelines.container import Buffer, InputFormat
 from nanoswap.pipelines.engine import Engine, Request, Rgb, Source, rounds
 from nanoswap.pipelines.errors import ManyFaces, NoFace
 from nanoswap.pipelines.face import Face, match
+from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.image import MEDIA_TYPES, ImageLimits, OutputFormat, decode, encode, probe
+from nanoswap.pipelines.label import Label
+from nanoswap.pipelines.mark import Marks, mark_picture
 
 Choice = Literal["all", "largest"] | tuple[str, ...]
 Report = Callable[[str, int, int], None]
@@ -69,16 +73,23 @@ def swap_image(
     options: SwapOptions,
     limits: ImageLimits,
     *,
+    gate: Gate | None,
     cancel: CancelToken,
     report: Report,
+    marks: Marks | None = None,
 ) -> Swapped:
-    """Paint the source's face over the target's and encode the result.
+    """Paint the source's face over the target's and encode the result. gate: None where there is none.
 
-    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
+    marks    what the result is to carry besides its pixels.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `ContentRefused`,
+    `NotMarked`, `Cancelled`, `TimedOut`.
     """
+    marks = marks or Marks()
     wiped: list[Rgb] = []
     learned: Source | None = None
     try:
+        if marks.signer is not None:
+            marks.signer.check()
         cancel.check()
         report("decode", 0, 2)
         probe(source, limits)
@@ -92,11 +103,18 @@ def swap_image(
         giver, taker = wiped
 
         report("detect", 0, 2)
-        learned = engine.prepare(giver, source_face(engine.detect(giver), options.source_face))
+        face = source_face(engine.detect(giver), options.source_face)
+        if gate is not None:
+            gate.check_content(giver, [face])
+            gate.check_ages(giver, [face])
+        learned = engine.prepare(giver, face)
         giver.fill(0)
         cancel.check()
         report("detect", 1, 2)
         faces = _target_faces(engine.detect(taker), options.faces)
+        if gate is not None:
+            gate.check_content(taker, faces)
+            gate.check_ages(taker, faces)
         cancel.check()
         report("detect", 2, 2)
 
@@ -108,10 +126,17 @@ def swap_image(
             cancel.check()
             done += len(call)
         report("swap", len(faces), len(faces))
+        if gate is not None:
+            gate.check_content(taker, faces)
+            cancel.check()
 
         report("encode", 0, 1)
         form: OutputFormat = _output(kind) if options.format == "same" else options.format
+        if marks.label:
+            Label.of(taker.shape[1], taker.shape[0]).draw(taker)
         data = encode(taker, form, options.quality)
+        if marks.signer is not None:
+            data = mark_picture(data, form, engine.name, marks.signer)
         try:
             cancel.check()
             report("encode", 1, 1)
@@ -124,18 +149,23 @@ def swap_image(
             learned.wipe()
         for rgb in wiped:
             rgb.fill(0)
+        engine.rinse()
 
 
-def find_faces(engine: Engine, target: Buffer, limits: ImageLimits) -> Found:
-    """The faces of a picture, for a person to choose from; none is not an error.
+def find_faces(engine: Engine, target: Buffer, limits: ImageLimits, cancel: CancelToken | None = None) -> Found:
+    """The faces of a picture, for a person to choose from; none is not an error. The gate isn't asked: nothing is
+    swapped, and what comes back is where faces are in a picture that the person has.
 
-    Raises `Unsupported`, `Undecodable`, `TooLarge`.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `Cancelled`, `TimedOut`.
     """
     rgb = decode(target, limits)
     try:
+        if cancel is not None:
+            cancel.check()
         return Found(rgb.shape[1], rgb.shape[0], engine.detect(rgb))
     finally:
         rgb.fill(0)
+        engine.rinse()
 
 
 def source_face(faces: tuple[Face, ...], wanted: str | None) -> Face:

@@ -27,7 +27,11 @@ from nanoswap.pipelines.engine import Engine, Request, Rgb, Source, rounds
 from nanoswap.pipelines.errors import NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
+from nanoswap.pipelines.gate import Gate
+from nanoswap.pipelines.gate_clip import look, look_over
 from nanoswap.pipelines.image import ImageLimits, decode, probe
+from nanoswap.pipelines.label import Label
+from nanoswap.pipelines.mark import ClipSeal, Marks
 from nanoswap.pipelines.mp4 import Encoder, Mp4Writer
 from nanoswap.pipelines.reader import Reader
 from nanoswap.pipelines.roi import Roi
@@ -62,11 +66,19 @@ class ClipSwap:
     """A swap that is ready to be made. frames: how many will be made; codecs: RFC 6381, of the result.
 
     Iterate once over the parts of the result, and close it when nobody is in the iteration. Every failure
-    that can be known from the files is raised by `open_swap`, before this exists.
+    that can be known from the files is raised by `open_swap`, before this exists. Where there is a seal, who
+    sends the parts tells it every byte that leaves, its own between the parts too, and sends its box last.
     """
 
-    def __init__(self, stack: ExitStack, frames: int, codecs: str, parts: Generator[bytes, None, None]) -> None:
-        self._stack, self.frames, self.codecs, self._parts = stack, frames, codecs, parts
+    def __init__(
+        self,
+        stack: ExitStack,
+        frames: int,
+        codecs: str,
+        parts: Generator[bytes, None, None],
+        seal: ClipSeal | None = None,
+    ) -> None:
+        self._stack, self.frames, self.codecs, self._parts, self.seal = stack, frames, codecs, parts, seal
 
     def __iter__(self) -> Iterator[bytes]:
         return self._parts
@@ -86,30 +98,39 @@ def open_swap(
     image_limits: ImageLimits,
     encoder: Encoder,
     *,
+    gate: Gate | None,
     admit: Callable[[ClipInfo], None] = lambda _: None,
     cancel: CancelToken,
     report: Report,
     breathe: Callable[[], object] = lambda: None,
+    marks: Marks | None = None,
 ) -> ClipSwap:
     """Judge both files, learn the source, find who is to be swapped, and set up the stages.
 
+    gate     looks at both files before this returns, and at the result while it is made; None where there is none.
     admit    is shown what the container says before any frame is decoded, and may refuse by raising.
     breathe  called between chunks; may block a little.
-    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `Cancelled`.
+    marks    what the result is to carry besides its pixels.
+    Raises `Unsupported`, `Undecodable`, `TooLarge`, `NoFace`, `ManyFaces`, `UnknownFace`, `ContentRefused`,
+    `NotMarked`, `Cancelled`, `TimedOut`; the iteration raises `ContentRefused` too.
     """
+    marks = marks or Marks()
     with ExitStack() as stack:
+        stack.callback(engine.rinse)  # at last, when nothing of the clip is held any more
+        seal = None if marks.signer is None else ClipSeal(engine.name, marks.signer)
         report("decode", 0, 1)
         probe(source, image_limits)
-        info = probe_clip(target, limits, start=options.start, end=options.end)
+        info = probe_clip(target, limits, start=options.start, end=options.end, cancel=cancel)
         admit(info)
         cancel.check()
-        learned = _learned(engine, source, options, image_limits)
+        learned = _learned(engine, source, options, image_limits, gate)
         stack.callback(learned.wipe)
         cancel.check()
         reformat = VideoReformatter()
         reader = Reader(target, cancel, start=options.start, end=options.end, reformat=reformat)
         report("decode", 1, 1)
         colour = reader.shape.colour
+        label = Label.of(reader.shape.width, reader.shape.height).on_frames(colour) if marks.label else None
         pool = FramePool(reader.shape.width, reader.shape.height, _POOL)
         stack.callback(pool.wipe)
         known = not isinstance(options.faces, str)
@@ -119,7 +140,7 @@ def open_swap(
         report("detect", 0, 1)
         if known:
             at = options.start if options.at is None else options.at
-            _introduce(cast, detect, target, at, tuple(options.faces), cancel, reformat)
+            _introduce(cast, detect, target, at, tuple(options.faces), cancel, reformat, gate)
         else:
             _look_for_faces(
                 Detector(engine, colour, identify=False),
@@ -129,8 +150,11 @@ def open_swap(
                 cancel,
                 reformat,
             )
+        if gate is not None:
+            end = options.start + info.seconds
+            look_over(gate, engine, target, options.start, end, _chooser(options.faces), cancel, reformat)
         report("detect", 1, 1)
-        sound = Sound.of(target, options.start, options.end)
+        sound = Sound.of(target, options.start, options.end, cancel)
         if sound is not None:
             stack.callback(sound.close)
         writer = Mp4Writer(reader.shape, info.fps, encoder, sound)
@@ -142,7 +166,7 @@ def open_swap(
                 stages.callback(frames.close)
                 tracked = Ahead(_tracked(frames, cast, cancel, breathe), 1, "track")
                 stages.callback(tracked.close)
-                painted = Ahead(_painted(tracked, engine, learned, colour, cancel), 2, "paint")
+                painted = Ahead(_painted(tracked, engine, learned, colour, cancel, gate), 2, "paint")
                 stages.callback(painted.close)
                 # The first stage to stop is the first: a stage waits for the one before it, never the other way.
                 stages.callback(frames.close)
@@ -150,6 +174,8 @@ def open_swap(
                 stages.callback(pool.close)
                 done = 0
                 for frame in painted:
+                    if label is not None:
+                        label.draw(frame)
                     writer.write(frame)
                     pool.give(frame)
                     done += 1
@@ -162,13 +188,17 @@ def open_swap(
                 report("swap", done, done)
                 yield writer.take()
 
-        return ClipSwap(stack.pop_all(), info.frames, writer.codecs, parts())
+        return ClipSwap(stack.pop_all(), info.frames, writer.codecs, parts(), seal)
 
 
-def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: ImageLimits) -> Source:
+def _learned(engine: Engine, source: Buffer, options: ClipOptions, limits: ImageLimits, gate: Gate | None) -> Source:
     rgb = decode(source, limits)
     try:
-        return engine.prepare(rgb, source_face(engine.detect(rgb), options.source_face))
+        face = source_face(engine.detect(rgb), options.source_face)
+        if gate is not None:
+            gate.check_content(rgb, [face])
+            gate.check_ages(rgb, [face])
+        return engine.prepare(rgb, face)
     finally:
         rgb.fill(0)
 
@@ -181,12 +211,24 @@ def _introduce(
     ids: tuple[str, ...],
     cancel: CancelToken,
     reformat: VideoReformatter,
+    gate: Gate | None,
 ) -> None:
-    with frame_at(data, at, cancel, reformat) as (frame, _):
+    with frame_at(data, at, cancel, reformat) as (frame, colour):
         faces = detect(frame, True)
         if not faces:
             raise NoFace("target")
-        cast.introduce(frame, faces, match(faces, ids))
+        chosen = match(faces, ids)
+        if gate is not None:
+            look(gate.check_ages, frame, chosen, colour)
+        cast.introduce(frame, faces, chosen)
+
+
+def _chooser(choice: Choice) -> Callable[[tuple[Face, ...]], Sequence[Face]]:
+    """Of a frame's faces, the largest first, those whose age can be asked before anybody is followed. Who was chosen on
+    a still is known on that still only; in other frames their age is looked at when they are painted."""
+    if isinstance(choice, tuple):
+        return lambda _: ()
+    return (lambda faces: faces[:1]) if choice == "largest" else (lambda faces: faces)
 
 
 def _look_for_faces(
@@ -247,9 +289,14 @@ def _painted(
     learned: Source,
     colour: Colour,
     cancel: CancelToken,
+    gate: Gate | None,
 ) -> Generator[Frame, None, None]:
     """An engine that likes many faces at once gets a chunk's together; any other a frame's, and the frame goes on."""
     for frames, faces in chunks:
+        if gate is not None:
+            # Where most people are: somebody who comes in during the chunk is looked at before it is painted.
+            most = max(range(len(frames)), key=lambda one: len(faces[one]))
+            look(gate.check_ages, frames[most], faces[most], colour)
         step = len(frames) if engine.batch > 1 else 1
         for at in range(0, len(frames), step):
             part = frames[at : at + step]
@@ -257,6 +304,8 @@ def _painted(
             for call in rounds(engine, here):
                 cancel.check()
                 _paint([(part[here[one][0]], here[one][1]) for one in call], engine, learned, colour, Request(cancel))
+            if gate is not None and at == 0:
+                look(gate.check_content, frames[0], faces[0], colour)
             yield from part
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nanoswap.pipelines.gpu_memory import GpuMemory, wipe_pool
 from nanoswap.pipelines.inswapper_net import InswapperNet
 from nanoswap.pipelines.model_store import ModelError
 from nanoswap.pipelines.runtime import DeviceMissing
@@ -48,7 +49,7 @@ class TorchSwapNet:
     graphs    record one CUDA graph for each of `ROWS` now, so that no request pays for it. Raises `ValueError` on a
               device that has none.
     On CUDA calls queue for the one set of buffers, and what these held of faces and identities is overwritten with
-    zeros after each call. The network's own working memory isn't: the next call overwrites it.
+    zeros after each call; the network's own working memory when a job is over, by `rinse`.
     """
 
     def __init__(self, net: InswapperNet, *, device: str, dtype: torch.dtype, graphs: bool) -> None:
@@ -72,6 +73,12 @@ class TorchSwapNet:
         parts = [self._run(crops[at : at + most], latents[at : at + most]) for at in range(0, len(crops), most)]
         return Painted(parts[0] if len(parts) == 1 else np.concatenate(parts), None)
 
+    def rinse(self) -> None:
+        """Overwrite the working memory of the recorded graphs, and torch's cache. Waits for a call that is being
+        made."""
+        if self._cuda is not None:
+            self._cuda.rinse()
+
     def _run(self, crops: Crops, latents: Latents) -> Crops:
         if self._cuda is not None:
             return self._cuda(crops, latents)
@@ -94,14 +101,15 @@ class _Cuda:
         self._painted = torch.zeros_like(self._crops)
         self._host_crops, self._host_latents = (torch.zeros(s, dtype=d, pin_memory=True) for s, d in shapes)
         self._host_painted = torch.zeros_like(self._host_crops, pin_memory=True)
+        self._memory = GpuMemory(device)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self._pool: Any = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize(device)
         if graphs:
             # The largest first: the smaller ones then fit into the memory that it left to the pool.
-            pool = torch.cuda.graph_pool_handle()
             for rows in reversed(ROWS):
-                self._graphs[rows] = self._record(rows, pool)
+                self._graphs[rows] = self._record(rows, self._pool)
 
     def __call__(self, crops: Crops, latents: Latents) -> Crops:
         count = len(crops)
@@ -124,6 +132,13 @@ class _Cuda:
                     each[:count].zero_()
                 for each in (self._host_crops, self._host_latents, self._host_painted):
                     each[:count].zero_()
+
+    def rinse(self) -> None:
+        if self._graphs:
+            with self._lock, torch.cuda.stream(self._stream):
+                wipe_pool(self._crops.device, self._pool)
+                self._stream.synchronize()
+        self._memory.rinse()
 
     def _step(self, rows: int) -> None:
         self._painted[:rows].copy_(_paint(self._net, self._crops[:rows], self._latents[:rows]))

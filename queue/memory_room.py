@@ -66,6 +66,8 @@ class MemoryRoom:
         self._workers: dict[str, tuple[Kind, int, float]] = {}
         self._keys: dict[tuple[str, str], tuple[str, str, float]] = {}
         self._erased: dict[str, int] = {}
+        #: account -> tokens issued until then (s) are refused, and until when (ms) that is known
+        self._denied: dict[str, tuple[int, int]] = {}
         self._samples = {kind: _Samples() for kind in Kind}
 
     async def join(
@@ -259,13 +261,23 @@ class MemoryRoom:
             max_tickets=policy.max_tickets_per_account,
         )
 
-    async def erase(self, account: str) -> int:
-        ended = len(self._of(account))
+    async def erase(self, account: str, issued_until: int, *, forgive: bool) -> int:
+        if await self.denied(account, issued_until):
+            return 0
+        mine = self._of(account)
+        for held in mine:
+            await self.cancel(held.ticket.id, account)
         self._held = {name: held for name, held in self._held.items() if held.ticket.account != account}
         self._keys = {key: value for key, value in self._keys.items() if key[0] != account}
-        self._clocks.pop(account, None)
+        if forgive:
+            self._clocks.pop(account, None)
         self._erased[account] = self._now() + _ms(self._policy.life)
-        return ended
+        self._denied[account] = (issued_until, self._now() + _ms(self._policy.denial))
+        return len(mine)
+
+    async def denied(self, account: str, issued_at: int) -> bool:
+        until, lapses = self._denied.get(account, (0, 0))
+        return lapses > self._now() and issued_at <= until
 
     async def ping(self) -> None: ...
 

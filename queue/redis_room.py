@@ -234,8 +234,13 @@ class RedisRoom:
             max_tickets=policy.max_tickets_per_account,
         )
 
-    async def erase(self, account: str) -> int:
-        return int(await self._call("erase", account, _ms(self._policy.tombstone), _ms(self._policy.life)))
+    async def erase(self, account: str, issued_until: int, *, forgive: bool) -> int:
+        policy = self._policy
+        rest = (_ms(policy.tombstone), _ms(policy.life), issued_until, _ms(policy.denial), int(forgive))
+        return int(await self._call("erase", account, *rest))
+
+    async def denied(self, account: str, issued_at: int) -> bool:
+        return bool(await self._call("denied", account, issued_at))
 
     async def ping(self) -> None:
         await self._reach(self._redis.ping)

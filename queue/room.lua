@@ -14,6 +14,7 @@
 --   P:a:ACC      SET ids that are open           P:tat:ACC  STRING the account's clock (GCRA)
 --   P:i:ACC:KEY  STRING "id digest"              P:k:ACC    SET every key that names the account, for erasing
 --   P:x:ACC      STRING sealed tickets that end by then were made before the account was erased
+--   P:d:ACC      STRING "seconds lapses-at": access tokens issued until those seconds are refused
 --   P:sw:KIND    LIST "predicted actual" waits   P:ss:KIND  LIST service times
 local P = KEYS[1]
 local call = redis.call
@@ -260,17 +261,20 @@ function ops.release(a)
   return 1
 end
 
--- id acc tombstone
-function ops.cancel(a)
-  local id = a[1]
-  if get(id, 'acc') ~= a[2] then return 0 end
+local function cancel(id, acc, tombstone)
   local state = get(id, 'state')
   if state == 'waiting' or state == 'granted' or state == 'parked' then
-    move_clock(a[2], -tonumber(get(id, 'debt')))
-    close(id, 'canceled', a[3])
+    move_clock(acc, -tonumber(get(id, 'debt')))
+    close(id, 'canceled', tombstone)
   elseif state == 'running' then
-    close(id, 'canceled', a[3])  -- the GPU was used: the debt stays
+    close(id, 'canceled', tombstone)  -- the GPU was used: the debt stays
   end
+end
+
+-- id acc tombstone
+function ops.cancel(a)
+  if get(a[1], 'acc') ~= a[2] then return 0 end
+  cancel(a[1], a[2], a[3])
   return 1
 end
 
@@ -339,14 +343,30 @@ function ops.quota(a)
   return {int(now), call('GET', P .. ':tat:' .. a[1]) or int(now), call('SCARD', P .. ':a:' .. a[1])}
 end
 
--- acc tombstone life
+-- acc issued_at
+local function denied(acc, issued_at)
+  local note = call('GET', P .. ':d:' .. acc)
+  if not note then return false end
+  local until_s, lapses = string.match(note, '^(%d+) (%d+)$')
+  return tonumber(lapses) > now and tonumber(issued_at) <= tonumber(until_s)
+end
+
+function ops.denied(a) return denied(a[1], a[2]) and 1 or 0 end
+
+-- acc tombstone life issued_until denial forgive
 function ops.erase(a)
+  if denied(a[1], a[4]) then return 0 end
   local open = call('SMEMBERS', P .. ':a:' .. a[1])
-  for _, id in ipairs(open) do close(id, 'canceled', a[2]) end
+  for _, id in ipairs(open) do
+    cancel(id, a[1], a[2])
+    call('DEL', ticket_key(id))
+  end
   for _, key in ipairs(call('SMEMBERS', P .. ':k:' .. a[1])) do call('DEL', key) end
-  call('DEL', P .. ':k:' .. a[1], P .. ':a:' .. a[1], P .. ':tat:' .. a[1])
+  call('DEL', P .. ':k:' .. a[1], P .. ':a:' .. a[1])
+  if a[6] == '1' then call('DEL', P .. ':tat:' .. a[1]) end
   -- Sealed tickets of before are dead: they end with this note.
   call('SET', P .. ':x:' .. a[1], int(now + tonumber(a[3])), 'PX', a[3])
+  call('SET', P .. ':d:' .. a[1], a[4] .. ' ' .. int(now + tonumber(a[5])), 'PX', a[5])
   return #open
 end
 

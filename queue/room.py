@@ -100,6 +100,8 @@ class Policy:
     life: float = 10_800.0
     #: Ended tickets are remembered this long: at least ``life``, or an ended one could be restored from its seal.
     tombstone: float = 10_800.0
+    #: Access tokens from before an account was erased are refused this long: the longest that one lives, and leeway.
+    denial: float = 86_460.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +223,19 @@ class WaitingRoom(Protocol):
     async def quota(self, account: str) -> Quota:
         """An account's fair share."""
 
-    async def erase(self, account: str) -> int:
-        """Remove everything that is kept of an account; returns how many tickets that ended."""
+    async def erase(self, account: str, issued_until: int, *, forgive: bool) -> int:
+        """Remove everything that is kept of an account, at once; returns how many tickets that ended.
+
+        ``forgive``: its debt too. Without it the debt stays until it is worked off, less what ``cancel`` would give
+        back for its tickets: an account that lives on would otherwise get a whole share with every erasure.
+
+        Access tokens issued until ``issued_until`` (seconds since the epoch) are refused from then on, and sealed
+        tickets from before can't be restored; the notes of both lapse by themselves. Whoever runs a swap of the account
+        hears it as a cancel. Erasing up to a moment that was erased already does nothing and returns 0.
+        """
+
+    async def denied(self, account: str, issued_at: int) -> bool:
+        """Whether an access token of that time (seconds since the epoch) is from before the account was erased."""
 
     async def ping(self) -> None:
         """Reach the store."""

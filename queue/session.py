@@ -21,6 +21,7 @@ import base64
 import binascii
 import json
 import logging
+import math
 import re
 import time
 import uuid
@@ -90,12 +91,14 @@ class SessionsUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody who is signed in: all that the service needs of them. ``expires_at`` is seconds since the epoch."""
+    """Somebody who is signed in: all that the service needs of them. Times are seconds since the epoch."""
 
     account: str
     session_id: str
     expires_at: int
     anonymous: bool
+    #: When the token was issued. Unknown counts as the earliest: after the account was erased such a token is refused.
+    issued_at: int = 0
 
 
 class Sessions:
@@ -151,12 +154,14 @@ class Sessions:
             session_id=claims["session_id"],
             expires_at=int(claims["exp"]),
             anonymous=claims.get("is_anonymous") is True,
+            issued_at=int(claims["iat"]),
         )
 
     async def confirm(self, token: str, session: Session) -> None:
         """Ask the auth service whether a verified session still stands. Raises SessionRevoked.
 
-        Answers are kept for a minute. When the auth service is away, the verified token is enough.
+        Answers are believed for a minute and forgotten with the next one after it. When the auth service is away, the
+        verified token is enough.
         """
         known = self._confirmed.get(session.session_id)
         if known is not None and self._clock() - known < CONFIRM_SECONDS:
@@ -171,7 +176,8 @@ class Sessions:
             raise SessionRevoked
         self._confirmed[session.session_id] = self._clock()
         self._confirmed.move_to_end(session.session_id)
-        while len(self._confirmed) > MAX_CONFIRMED:
+        lapsed = self._clock() - CONFIRM_SECONDS
+        while len(self._confirmed) > MAX_CONFIRMED or next(iter(self._confirmed.values()), math.inf) <= lapsed:
             self._confirmed.popitem(last=False)
 
     async def close(self) -> None:

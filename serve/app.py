@@ -13,11 +13,13 @@ from ray import serve
 from nanoswap.pipelines.mp4 import Encoder, choose_encoder
 from nanoswap.pipelines.process import prepare_process
 from nanoswap.queue.account import Accounts
+from nanoswap.queue.redis_rates import RedisRates
 from nanoswap.queue.redis_room import RedisRoom
 from nanoswap.queue.room import Policy
 from nanoswap.queue.session import Sessions
 from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
+from nanoswap.serve.log_records import keep_logs_clean
 from nanoswap.serve.loopback import keep_internal_ports_on_loopback
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.video_swap import create_video_swap
@@ -47,19 +49,25 @@ def _closed(app: FastAPI) -> FastAPI:
     return app
 
 
+def _rates(settings: Settings) -> RedisRates:
+    return RedisRates(settings.redis_url, settings.secret)
+
+
 @serve.deployment
 @serve.ingress()
 class Gateway:
     """Page, tickets, events. CPU only."""
 
     def __init__(self) -> None:
+        keep_logs_clean()
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
         require_volatile()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
-        return _closed(create_gateway(settings, RedisRoom(settings.redis_url, Policy()), _sessions(settings)))
+        room = RedisRoom(settings.redis_url, Policy())
+        return _closed(create_gateway(settings, room, _sessions(settings), _rates(settings)))
 
 
 @serve.deployment
@@ -68,15 +76,21 @@ class ImageSwap:
     """The process that owns the GPU and the pictures."""
 
     def __init__(self) -> None:
+        keep_logs_clean()
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
         require_volatile()
+        self._gate = self._settings.safety.load(self._settings.models)
+        self._marks = self._settings.provenance.load()
         self._engines = self._settings.models.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return _closed(create_image_swap(settings, room, _sessions(settings), self._engines))
+        sessions, rates = _sessions(settings), _rates(settings)
+        return _closed(
+            create_image_swap(settings, room, sessions, self._engines, rates, gate=self._gate, marks=self._marks)
+        )
 
 
 @serve.deployment
@@ -85,9 +99,12 @@ class VideoSwap:
     """The process that owns the GPU and the clips."""
 
     def __init__(self) -> None:
+        keep_logs_clean()
         self._settings = Settings.from_environment(os.environ)
         keep_internal_ports_on_loopback(self._settings.host)
         require_volatile()
+        self._gate = self._settings.safety.load(self._settings.models)
+        self._marks = self._settings.provenance.load()
         self._engines = self._settings.models.load(clips=True)
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
@@ -95,7 +112,13 @@ class VideoSwap:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return _closed(create_video_swap(settings, room, _sessions(settings), self._engines, self._encoder))
+        sessions = _sessions(settings)
+        rates = _rates(settings)
+        return _closed(
+            create_video_swap(
+                settings, room, sessions, self._engines, self._encoder, rates, gate=self._gate, marks=self._marks
+            )
+        )
 
 
 def _deployment(decorated: object) -> serve.Deployment:

@@ -5,14 +5,15 @@ from nanoswap.pipelines.manifest import Manifest
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.serve.limits import published
 from nanoswap.serve.settings import Settings
-from nanoswap.serve.wire import AuthOut, ConfigOut, ConsentOut, Demo, EngineOut
+from nanoswap.serve.wire import AuthOut, ConfigOut, ConsentOut, Demo, EngineOut, MarksOut, SafetyOut
 
 #: Agreed to with every ticket; its id is stored with the ticket, and changes when the words do.
 CONSENT = ConsentOut(
-    id="likeness-2",
+    id="likeness-3",
     text=(
-        "Everyone who can be recognised in these pictures and clips is an adult and has agreed to this swap, "
-        "and I will say that the result is AI-generated wherever I show it."
+        "I may use these pictures and clips. Everyone who can be recognised in them is an adult and has agreed to this "
+        "swap. Nothing in them is intimate or sexual. I will say that the result is AI-generated wherever I show it, "
+        "and not pass it off as real."
     ),
 )
 
@@ -35,4 +36,6 @@ def configuration(settings: Settings, manifest: Manifest) -> ConfigOut:
         ),
         limits=published(settings),
         consent=CONSENT,
+        safety=SafetyOut(gate=settings.safety.gate, region=settings.safety.region),
+        marks=MarksOut(c2pa=settings.provenance.certificate is not None, label=settings.provenance.label),
     )

@@ -1,7 +1,8 @@
 """``nanoswap models list|pull|verify|lock``: the operator's files of weights.
 
 What the commands find goes to standard output; progress and what a licence says to standard error. They work on the
-folder alone and ask no service. Names are those of models, or of engines for all that these are made of.
+folder alone and ask no service. Names are those of models, of engines for all that these are made of, or `gate` for the
+classifiers of the safety gate.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def add(commands: Commands) -> None:
         sub = actions.add_parser(name, help=text, description=text, parents=[common])
         sub.set_defaults(run=run, act=act)
         if names:
-            sub.add_argument("names", nargs=names, metavar="NAME", help="a model, or an engine for all that it needs")
+            sub.add_argument(
+                "names", nargs=names, metavar="NAME", help="a model, an engine for all that it needs, or gate"
+            )
             sub.add_argument("--all", action="store_true", help="of an engine: also what it uses when it is there")
         return sub
 
@@ -78,14 +81,18 @@ def _list(arguments: argparse.Namespace) -> int:
     keys = ("name", "state", "role", "licence", "file")
     lines = _table([[str(row[key]) for key in keys] for row in rows])
     lines += ["", *(_engine(store.manifest.engines[str(one["name"])], states) for one in engines)]
-    return _answer(arguments, {"folder": str(store.folder), "models": rows, "engines": engines}, lines)
+    gate = {"there": bool(store.manifest.gate), "lacks": [one for one in store.manifest.gate if states[one] != "ok"]}
+    lines.append(f"gate: {_lacks(store.manifest.gate, states)}" if gate["there"] else "gate: the manifest has none")
+    return _answer(arguments, {"folder": str(store.folder), "models": rows, "engines": engines, "gate": gate}, lines)
 
 
 def _engine(entry: EngineEntry, states: Mapping[str, State]) -> str:
-    if not entry.needs:
-        return f"engine {entry.name}: needs no weights"
-    lacks = [f"{name} ({states[name]})" for name in entry.needs if states[name] != "ok"]
-    return f"engine {entry.name}: " + (f"lacks {', '.join(lacks)}" if lacks else "all that it needs is in order")
+    return f"engine {entry.name}: " + (_lacks(entry.needs, states) if entry.needs else "needs no weights")
+
+
+def _lacks(needs: Sequence[str], states: Mapping[str, State]) -> str:
+    lacks = [f"{name} ({states[name]})" for name in needs if states[name] != "ok"]
+    return f"lacks {', '.join(lacks)}" if lacks else "all that it needs is in order"
 
 
 def _pull(arguments: argparse.Namespace) -> int:
@@ -162,6 +169,8 @@ def _names(arguments: argparse.Namespace, store: ModelStore) -> list[str]:
             found[name] = None
         elif engine is not None:
             found |= dict.fromkeys((*engine.needs, *(engine.uses if arguments.all else ())))
+        elif name == "gate" and store.manifest.gate:
+            found |= dict.fromkeys(store.manifest.gate)
         else:
             raise ModelUnknown(f"there is no model and no engine '{name}': see nanoswap models list")
     return list(found)

@@ -3,7 +3,7 @@
 NanoswapError
 ├── SessionError     sign in (again)
 ├── Busy             refused for now: queue, quota, places; ``retry_after`` says when
-├── MediaError       these pictures can't be swapped: no face, too large, undecodable …
+├── MediaError       these pictures can't be swapped: no face, too large, undecodable, refused …
 ├── RequestError     anything else that is wrong with the request or the ticket
 ├── SwapEnded        the ticket ended without a result: canceled, expired, aborted
 └── Unavailable      the service can't be reached or keeps failing
@@ -18,6 +18,7 @@ import httpx
 _BUSY = frozenset({"quota", "too_many_tickets", "queue_full", "too_many_requests"})
 _MEDIA = frozenset(
     {"no_face", "many_faces", "unknown_face", "unsupported", "undecodable", "too_large", "larger_than_declared"}
+    | {"content_refused"}
 )
 
 

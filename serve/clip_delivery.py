@@ -3,7 +3,8 @@
 The parts are pulled one by one and each is sent before the next is asked for, so a person's connection sets the pace of
 the whole pipeline and nothing piles up. Nobody may hold a GPU by reading slowly for ever: a part must be taken within
 STALL_SECONDS and the whole within what the operator set. While there is nothing to send, an empty ``free`` box
-(ISO/IEC 14496-12, 8.1.2), which every player skips, keeps the connection alive.
+(ISO/IEC 14496-12, 8.1.2), which every player skips, keeps the connection alive. The last box is the clip's signature,
+over every byte that was sent before it, these included.
 """
 
 import asyncio
@@ -57,7 +58,17 @@ class ClipDelivery(Response):
             log.info("clip cut: %s", as_problem(error).code)
 
     async def _deliver(self, send: Send) -> None:
-        digest, count = hashlib.sha256(), 0
+        digest, count, seal = hashlib.sha256(), 0, self._clip.seal
+
+        async def leave(body: bytes) -> None:
+            nonlocal count
+            if self._left.is_set():
+                raise Problem("incomplete")
+            digest.update(body)
+            count += len(body)
+            async with asyncio.timeout(STALL_SECONDS):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+
         try:
             async with (
                 asyncio.timeout(self._seconds),
@@ -66,12 +77,12 @@ class ClipDelivery(Response):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 async for part in parts:
                     body = FREE_BOX if part is None else part
-                    if self._left.is_set():
-                        raise Problem("incomplete")
-                    digest.update(body)
-                    count += len(body)
-                    async with asyncio.timeout(STALL_SECONDS):
-                        await send({"type": "http.response.body", "body": body, "more_body": True})
+                    if seal is not None:
+                        seal.update(body)
+                    await leave(body)
+                if seal is not None:
+                    # Not as one of the parts: a pulse could come between the hash and its signature.
+                    await leave(await asyncio.to_thread(seal.box))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
             raise Problem("slow_reader") from None

@@ -10,17 +10,19 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from nanoswap.queue.room import TicketNotFound, WaitingRoom
+from nanoswap.queue.rate import RateStore
+from nanoswap.queue.room import Policy, TicketNotFound, WaitingRoom
 from nanoswap.queue.seal import Seal, SealError
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Declaration, Kind, Place
-from nanoswap.serve import site
+from nanoswap.serve import erasure, site
 from nanoswap.serve.application import application, bearer, signed_in
 from nanoswap.serve.board import Board, fingerprint
 from nanoswap.serve.catalogue import CONSENT, configuration
@@ -28,14 +30,23 @@ from nanoswap.serve.estimate import estimate_seconds
 from nanoswap.serve.events import event_stream
 from nanoswap.serve.limits import check_declared, open_kinds, published
 from nanoswap.serve.model_list import models
+from nanoswap.serve.pages import words
 from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.rate_limits import RateLimits
+from nanoswap.serve.security_txt import PATH as SECURITY_TXT
+from nanoswap.serve.security_txt import security_txt
 from nanoswap.serve.settings import Settings
+from nanoswap.serve.verification import Verification, VerifyOut
 from nanoswap.serve.wire import ConfigOut, LineOut, ModelsOut, QueueOut, QuotaOut, TicketOut, TicketRequest
 
 log = logging.getLogger(__name__)
 
 #: Longest that ``Prefer: wait=N`` holds a request open; below every proxy's read time-out.
 MAX_WAIT_SECONDS = 25
+_REPLAYED: dict[int | str, dict[str, Any]] = {
+    200: {"model": TicketOut, "description": "The ticket that this Idempotency-Key has made before."}
+}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is as If-None-Match says."}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +81,21 @@ class Desk:
         return await self.room.restore(ticket, account)
 
 
-def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) -> FastAPI:
-    """The gateway as an ASGI application. It closes ``room`` and ``sessions`` when it stops.
+def create_gateway(
+    settings: Settings, room: WaitingRoom, sessions: Sessions, rates: RateStore | None = None
+) -> FastAPI:
+    """The gateway as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``rates`` None:
+    requests are not counted.
 
     Raises `ManifestError`.
     """
     kinds = open_kinds(settings)
     manifest = settings.models.read_manifest()
     offered, weights = configuration(settings, manifest), models(manifest, settings.models.engines)
+    verification = Verification(settings.public)
+    if settings.public.security_contact is None and not settings.development:
+        # Not an error: a made-up address, set to get past a refusal, would be worse than none.
+        log.warning("NANOSWAP_SECURITY_CONTACT is not set: nobody is told where to report a weakness or abuse")
     desk = Desk(settings, room, sessions, Seal(settings.secret), Board(room, kinds))
 
     @asynccontextmanager
@@ -87,8 +105,10 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         await sessions.close()
         await room.close()
 
-    app = application("Nanoswap", settings, lifespan)
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    limits = RateLimits(settings, rates)
+    app = application("Nanoswap", settings, limits, lifespan)
+    Signed = Annotated[Session, Depends(signed_in(sessions, room, limits))]
+    Joining = Annotated[Session, Depends(signed_in(sessions, room, limits, "tickets"))]
     Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]
 
     @app.get("/v1/config", tags=["public"])
@@ -110,16 +130,29 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         response.headers["Cache-Control"] = "public, max-age=300"
         return weights
 
+    @app.get("/v1/verify", tags=["public"])
+    async def verify(response: Response) -> VerifyOut:
+        """What runs here, the last report of ``nanoswap prove``, and how anybody can check it."""
+        response.headers["Cache-Control"] = "public, max-age=60"
+        return await verification.answer()
+
+    @app.get(SECURITY_TXT, include_in_schema=False)
+    async def security_contact() -> Response:
+        text = security_txt(settings.public, datetime.now(UTC))
+        if text is None:
+            raise Problem("not_found")
+        return Response(text, media_type="text/plain; charset=utf-8", headers={"Cache-Control": "public, max-age=3600"})
+
     @app.get("/v1/quota", tags=["account"])
     async def quota(who: Signed, response: Response) -> QuotaOut:
         """The account's fair share: what is left and when it is full again."""
         response.headers.update(NO_STORE)
         return QuotaOut.of(await room.quota(who.account))
 
-    @app.post("/v1/tickets", status_code=201, tags=["tickets"])
+    @app.post("/v1/tickets", status_code=201, tags=["tickets"], responses=_REPLAYED)
     async def join(
         body: TicketRequest,
-        who: Signed,
+        who: Joining,
         response: Response,
         authorization: Annotated[str, Header(include_in_schema=False)],
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
@@ -150,7 +183,7 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
             response.headers["Idempotency-Replayed"] = "true"
         return desk.ticket(place)
 
-    @app.get("/v1/tickets/{ticket_id}", tags=["tickets"], response_model=TicketOut)
+    @app.get("/v1/tickets/{ticket_id}", tags=["tickets"], response_model=TicketOut, responses=_UNCHANGED)
     async def look(
         ticket_id: str,
         who: Signed,
@@ -207,7 +240,9 @@ def create_gateway(settings: Settings, room: WaitingRoom, sessions: Sessions) ->
         document = resources.files("nanoswap.serve").joinpath("openapi.json").read_bytes()
         return Response(document, media_type="application/openapi+json")
 
-    site.install(app)
+    erasure.install(app, settings, room, signed_in(sessions, room, limits))
+    # The rules are the room's defaults, as in ``app.py``.
+    site.install(app, words(settings, Policy(), verification.build))
     return app
 
 
@@ -216,7 +251,8 @@ def wait_seconds(prefer: str) -> float:
     for preference in prefer.split(","):
         name, _, value = preference.strip().partition("=")
         if name.lower() == "wait" and value.isdecimal():
-            return min(int(value), MAX_WAIT_SECONDS)
+            # Python refuses to read a number of thousands of digits.
+            return min(int(value), MAX_WAIT_SECONDS) if len(value) < 10 else MAX_WAIT_SECONDS
     return 0.0
 
 

@@ -1,11 +1,13 @@
 """The edge in front of the replicas: Ray's own HAProxy, with the doors closed that Ray leaves open.
 
-Ray Serve writes HAProxy's configuration and starts the binary named by ``RAY_SERVE_HAPROXY_BINARY_PATH``.
-That configuration binds metrics and an unauthenticated statistics page to every interface, and passes on two
-request headers by which any client may change its own time-out. This module stands in for the binary: it closes
-both in the configuration file, asks the kernel to end HAProxy with its parent, and becomes the real HAProxy.
-``-dMno-cache`` keeps freed request buffers out of HAProxy's pools (measured in docs of memory privacy: 12.7 KB of
-an upload stay without it).
+Ray Serve writes HAProxy's configuration and starts the binary named by ``RAY_SERVE_HAPROXY_BINARY_PATH``. That
+configuration binds metrics and an unauthenticated statistics page to every interface, and passes on two request
+headers by which any client may change its own time-out; it logs the address and path of every request to a port that
+anybody on the machine may listen at. This module stands in for the binary: it closes all of it in the configuration
+file, has the edge say where a request comes from (``client_address.py``) and carry the security headers on its own
+answers (no replica, a time-out), asks the kernel to end HAProxy with its parent, and becomes the real HAProxy. Only its
+answer to what isn't HTTP at all comes before any rule and has no headers. ``-dMno-cache`` keeps freed request buffers
+out of HAProxy's pools (12.7 KB of an upload stay without it), and its environment has them overwritten.
 """
 
 import ctypes
@@ -17,6 +19,8 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+from nanoswap.serve.client_address import PEER_HEADER
+from nanoswap.serve.headers import STATIC
 from nanoswap.serve.volatility import FREED_MEMORY
 
 #: Headers that Ray Serve honours from anyone and that only the service itself may decide.
@@ -24,13 +28,24 @@ STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled"
 
 _OPEN_BIND = re.compile(r"^(?P<indent>\s*bind) (?:\*|):(?P<port>\d+)", re.MULTILINE)
 _FRONTEND = re.compile(r"^frontend http_frontend\n(?P<bind>\s*bind .*\n)", re.MULTILINE)
+#: The access log, to whoever listens on UDP port 514. Ray's own metrics have a log of their own, on a socket.
+_ACCESS_LOG = re.compile(r"^\s*log \S+ local0 info\n", re.MULTILINE)
+_LINE = re.compile(r"^(?P<indent>\s*)option httplog$", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
+#: An answer of the edge has nothing to load.
+_POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
 
 
 def harden(configuration: str) -> str:
-    """Return the HAProxy configuration with inner listeners on loopback and the stripped headers deleted."""
+    """Return the HAProxy configuration with inner listeners on loopback, the stripped headers deleted, the peer's
+    address set, the security headers on every answer that doesn't have them, and without the log of requests."""
     closed = _OPEN_BIND.sub(r"\g<indent> 127.0.0.1:\g<port>", configuration)
     rules = "".join(f"    http-request del-header {name}\n" for name in STRIPPED_HEADERS)
+    # Set, not added: what a client sends under this name is lost.
+    rules += f"    http-request set-header {PEER_HEADER} %[src]\n"
+    for name, value in (STATIC | _POLICY).items():
+        rules += f'    http-after-response set-header {name} "{value}" if !{{ res.hdr({name}) -m found }}\n'
+    closed = _LINE.sub(r'\g<indent>log-format "%ST"', _ACCESS_LOG.sub("", closed))
     return _FRONTEND.sub(lambda found: found.group(0) + rules, closed)
 
 

@@ -6,7 +6,8 @@ can't become code. The one foreign address it may call is the auth service, whic
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_STATIC = {
+#: The same on every answer. The edge sends them too, with answers of its own.
+STATIC = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -41,7 +42,7 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, auth_origin: str) -> None:
         self._app = app
-        headers = _STATIC | {"Content-Security-Policy": content_security_policy(auth_origin)}
+        headers = STATIC | {"Content-Security-Policy": content_security_policy(auth_origin)}
         self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

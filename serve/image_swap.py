@@ -13,8 +13,12 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse
 
+from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.gate import Gate
+from nanoswap.pipelines.mark import Marks
 from nanoswap.pipelines.swap import Found, Swapped, find_faces, swap_image
+from nanoswap.queue.rate import RateStore
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind
@@ -24,6 +28,7 @@ from nanoswap.serve.limits import image_limits
 from nanoswap.serve.options import OPTION_FIELDS, chosen_engine, swap_options
 from nanoswap.serve.pixel_thread import in_thread, then_wiping_the_stack
 from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.rate_limits import RateLimits
 from nanoswap.serve.reception import Reception
 from nanoswap.serve.replica import lifespan, new_worker_name
 from nanoswap.serve.settings import Settings
@@ -36,10 +41,17 @@ MAX_FACE_REQUESTS = 4
 
 
 def create_image_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine]
+    settings: Settings,
+    room: WaitingRoom,
+    sessions: Sessions,
+    engines: Mapping[str, Engine],
+    rates: RateStore | None = None,
+    *,
+    gate: Gate | None,
+    marks: Marks | None = None,
 ) -> FastAPI:
-    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: the default
-    one first."""
+    """The replica as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``engines``:
+    the default one first. ``rates`` None: requests are not counted. ``marks``: what every result carries."""
     limits = image_limits(settings)
     worker = new_worker_name()
     gpu = asyncio.Semaphore(settings.image_slots)
@@ -52,14 +64,19 @@ def create_image_swap(
         files=dict.fromkeys(("source", "target"), settings.max_image_bytes),
         fields=OPTION_FIELDS,
         seconds=settings.upload_seconds,
+        work_seconds=settings.swap_seconds,
     )
     looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
 
-    app = application("Nanoswap image", settings, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots))
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    rate = RateLimits(settings, rates)
+    app = application(
+        "Nanoswap image", settings, rate, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots)
+    )
+    Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]
+    Looking = Annotated[Session, Depends(signed_in(sessions, room, rate, "faces"))]
 
     @app.post("/v1/faces", tags=["pictures"], response_model=FacesOut)
-    async def faces(request: Request, who: Signed) -> Response:
+    async def faces(request: Request, who: Looking) -> Response:
         """Find the faces of a picture, so that a person can choose. Same volatility as a swap."""
         if looking.locked():
             raise Problem("too_many_requests", retry_after=2)
@@ -73,8 +90,10 @@ def create_image_swap(
                 seconds=settings.upload_seconds,
             ) as upload:
                 engine = chosen_engine(upload.fields, engines)
-                target = upload.file("target")
-                found = await asyncio.to_thread(then_wiping_the_stack(lambda: find_faces(engine, target, limits)))
+                target, cancel = upload.file("target"), CancelToken(settings.swap_seconds)
+                found = await asyncio.to_thread(
+                    then_wiping_the_stack(lambda: find_faces(engine, target, limits, cancel))
+                )
         return JSONResponse(_faces(found).model_dump(mode="json"), headers=NO_STORE)
 
     @app.post("/v1/tickets/{ticket_id}/swap", tags=["pictures"], response_class=Response)
@@ -94,7 +113,17 @@ def create_image_swap(
 
             def work() -> Swapped:
                 with mine.working(), shared.picture():
-                    return swap_image(engine, source, target, options, limits, cancel=mine.cancel, report=mine.report)
+                    return swap_image(
+                        engine,
+                        source,
+                        target,
+                        options,
+                        limits,
+                        gate=gate,
+                        cancel=mine.cancel,
+                        report=mine.report,
+                        marks=marks,
+                    )
 
             async with gpu:
                 mine.cancel.check()

@@ -19,13 +19,16 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.queue.redis_server import RedisServer
+from nanoswap.serve.development_certificate import write_development_certificate
 from nanoswap.serve.haproxy import write_wrapper
 from nanoswap.serve.issuer_process import issuer_process
+from nanoswap.serve.safety_settings import OFF, for_development
 from nanoswap.serve.settings import Settings, new_secret
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,8 @@ def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) ->
         say(f"Nanoswap is ready: http://{settings.host}:{settings.port}")
         if settings.development:
             say(f"Demo account: {DEMO_EMAIL} / {DEMO_PASSWORD} (development sign-in at {settings.auth_url})")
+        if not settings.safety.gate:
+            say("No safety gate: for development only." if settings.development else f"Warning: {OFF}.")
         say("Ctrl-C stops it and removes everything it made.")
         while not stop.wait(0.5):
             pass
@@ -66,16 +71,30 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         if "SUPABASE_URL" not in environment and "NANOSWAP_AUTH_URL" not in environment:
             origin = f"http://127.0.0.1:{environment['NANOSWAP_PORT']}"
             environment["NANOSWAP_AUTH_URL"] = stack.enter_context(issuer_process([origin]))
+            for_development(environment)
+        if urlsplit(environment.get("NANOSWAP_AUTH_URL", "")).scheme == "http":
+            _mark_development(environment, folder)
         # One machine: pictures and clips share its processor, or its one GPU.
         environment.setdefault("NANOSWAP_GPU_LOCK", str(folder / "gpu"))
         settings = Settings.from_environment(environment)
         # Here it is one line; in a replica it would be a start that never ends.
         settings.models.check(clips=settings.video_replicas > 0)
+        settings.safety.check(settings.models)
+        settings.provenance.load()
         environment.update(ray_environment(folder))
         stack.callback(_restore, environment, before)
         stack.enter_context(_ray(settings, folder))
         _wait_until_ready(settings)
         yield settings
+
+
+def _mark_development(environment: MutableMapping[str, str], folder: Path) -> None:
+    """Where people sign in with the development issuer, results are signed with a certificate of this run, and nothing
+    is written into their pixels unless it is asked for."""
+    environment.setdefault("NANOSWAP_LABEL", "off")
+    if "NANOSWAP_C2PA_CERTIFICATE" not in environment and "NANOSWAP_C2PA_KEY" not in environment:
+        chain, key = write_development_certificate(folder)
+        environment.update(NANOSWAP_C2PA_CERTIFICATE=str(chain), NANOSWAP_C2PA_KEY=str(key))
 
 
 def ray_environment(folder: Path) -> dict[str, str]:

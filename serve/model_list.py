@@ -13,7 +13,10 @@ from nanoswap.serve.wire import LicenceOut, ModelOut, ModelsEngineOut, ModelsOut
 def models(manifest: Manifest, offered: Sequence[str]) -> ModelsOut:
     """The answer of ``/v1/models``: every engine of the manifest, in its order. ``offered``: names of those that run
     here."""
-    return ModelsOut(engines=[_engine(entry, manifest, entry.name in offered) for entry in manifest.engines.values()])
+    return ModelsOut(
+        engines=[_engine(entry, manifest, entry.name in offered) for entry in manifest.engines.values()],
+        gate=[_model(manifest.models[name], True) for name in manifest.gate],
+    )
 
 
 def _engine(entry: EngineEntry, manifest: Manifest, offered: bool) -> ModelsEngineOut:

@@ -7,11 +7,9 @@ a log can carry a token, a file name or a piece of somebody's picture.
 
 import logging
 import math
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +19,7 @@ from starlette.exceptions import HTTPException
 from nanoswap.pipelines.errors import NoFace, PipelineError
 from nanoswap.queue import room
 from nanoswap.queue.session import InvalidSession, SessionsUnavailable
+from nanoswap.serve.log_records import place
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +31,7 @@ CODES: dict[str, tuple[int, str]] = {
     "session_untrusted": (401, "The access token is not one of ours"),
     "session_revoked": (401, "The session was ended"),
     "session_unavailable": (503, "Sessions can't be checked right now"),
+    "call_untrusted": (403, "This call doesn't carry a valid signature"),
     "bad_request": (422, "The request doesn't have the expected form"),
     "consent_missing": (422, "The consent statement was not agreed to"),
     "unknown_kind": (422, "This kind of swap is not offered here"),
@@ -53,12 +53,15 @@ CODES: dict[str, tuple[int, str]] = {
     "incomplete": (400, "The upload was cut off"),
     "unsupported": (415, "This kind of file is not supported"),
     "undecodable": (422, "The file can't be read"),
+    "timed_out": (422, "The file takes too long to work on"),
     "no_face": (422, "No face was found"),
     "many_faces": (422, "More than one source face was found"),
     "unknown_face": (422, "A chosen face is not in the picture"),
+    "content_refused": (422, "This content isn't swapped here"),
+    "not_marked": (503, "Results can't be marked right now"),
     "canceled": (409, "The swap was canceled"),
     "lost_turn": (503, "The turn was interrupted"),
-    "too_many_requests": (429, "Too many requests at once"),
+    "too_many_requests": (429, "Too many requests"),
     "internal": (500, "Something went wrong on our side"),
 }
 
@@ -154,8 +157,7 @@ def install(app: FastAPI) -> None:
 
     async def on_surprise(_: Request, error: Exception) -> JSONResponse:
         # Type and place only: a message or a local variable could hold something of a person.
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        log.error("unforeseen %s at %s:%s", type(error).__name__, Path(last.filename).name, last.lineno)
+        log.error("unforeseen %s", place(error))
         return Problem("internal").response()
 
     async def on_validation(_: Request, error: Exception) -> JSONResponse:

@@ -29,13 +29,14 @@ class Received:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reception:
     """Takes people in at one replica. ``files``: the parts of an upload and the most bytes of each; ``fields``: its
-    other parts; ``seconds``: time for the whole body."""
+    other parts; ``seconds``: time for the whole body; ``work_seconds``: for the work after it."""
 
     room: WaitingRoom
     worker: str
     files: Mapping[str, int]
     fields: Collection[str]
     seconds: float
+    work_seconds: float
 
     @asynccontextmanager
     async def take(self, request: Request, ticket_id: str, account: str, grant: str) -> AsyncIterator[Received]:
@@ -45,7 +46,7 @@ class Reception:
         """
         check_head(request)
         ticket = await self.room.redeem(ticket_id, account, grant, self.worker)
-        async with turn(self.room, ticket, self.worker) as mine:
+        async with turn(self.room, ticket, self.worker, allowed=self.work_seconds) as mine:
             with await read_upload(
                 request,
                 files=self.files,

@@ -68,8 +68,8 @@ def document() -> dict[str, Any]:
     sessions = cast("Sessions", None)
     gateway = create_gateway(settings, room, sessions).openapi()
     replicas = {
-        "image": create_image_swap(settings, room, sessions, {}).openapi(),
-        "video": create_video_swap(settings, room, sessions, {}, Encoder()).openapi(),
+        "image": create_image_swap(settings, room, sessions, {}, gate=None).openapi(),
+        "video": create_video_swap(settings, room, sessions, {}, Encoder(), gate=None).openapi(),
     }
     paths, schemas = dict(gateway["paths"]), dict(gateway["components"]["schemas"])
     for name, replica in replicas.items():
@@ -107,7 +107,7 @@ def _complete(path: str, operation: dict[str, Any]) -> None:
     if path.endswith("/events"):
         operation["responses"]["200"] = {
             "description": "Snapshots of the ticket.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         }
     if parts := _UPLOADS.get(path):
         files = {"source", "target"}

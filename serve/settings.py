@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from nanoswap.serve.environment import SettingsError, integer, number, one_of
 from nanoswap.serve.model_settings import ModelSettings
+from nanoswap.serve.provenance_settings import ProvenanceSettings
+from nanoswap.serve.public_settings import PublicSettings
+from nanoswap.serve.safety_settings import SafetySettings
 
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
@@ -32,6 +35,9 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     models: ModelSettings = field(default_factory=ModelSettings)
+    safety: SafetySettings = field(default_factory=SafetySettings)
+    provenance: ProvenanceSettings = field(default_factory=ProvenanceSettings)
+    public: PublicSettings = field(default_factory=PublicSettings)
     #: Swaps that one image replica runs at once.
     image_slots: int = 1
     image_replicas: int = 1
@@ -59,8 +65,20 @@ class Settings:
     #: Seconds within which the parts of a body must have arrived.
     upload_seconds: float = 30.0
     upload_video_seconds: float = 120.0
+    #: Seconds of work that one picture and one clip may cost; a look at faces costs at most the former.
+    swap_seconds: float = 120.0
+    swap_video_seconds: float = 900.0
     #: Seconds within which a result of a clip must have been taken, slow connections included.
     deliver_seconds: float = 900.0
+
+    #: Proxies of the operator's before the edge, each of which appends its peer to X-Forwarded-For.
+    trusted_proxies: int = 0
+    #: Requests a minute: of an address, of an account, and of an account for places in line and for looks at faces.
+    #: 0: not counted.
+    rate_address: int = 1200
+    rate_account: int = 300
+    rate_tickets: int = 30
+    rate_faces: int = 30
 
     @property
     def auth_origin(self) -> str:
@@ -89,6 +107,7 @@ class Settings:
         redis_url = environment.get("REDIS_URL", "")
         if not redis_url:
             raise SettingsError("REDIS_URL is not set: the waiting room needs a Redis or Valkey server")
+        safety = SafetySettings.from_environment(environment)
         return cls(
             redis_url=redis_url,
             auth_url=auth_url,
@@ -99,6 +118,9 @@ class Settings:
             host=environment.get("NANOSWAP_HOST", "127.0.0.1"),
             port=integer(environment, "NANOSWAP_PORT", 8000, 1, 65535),
             models=ModelSettings.from_environment(environment),
+            safety=safety,
+            provenance=ProvenanceSettings.from_environment(environment, safety.region),
+            public=PublicSettings.from_environment(environment),
             image_slots=integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64),
             image_replicas=integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
             gateway_replicas=integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),
@@ -119,6 +141,13 @@ class Settings:
             max_video_fps=number(environment, "NANOSWAP_MAX_VIDEO_FPS", 120.0, 1.0, 480.0),
             upload_video_seconds=number(environment, "NANOSWAP_UPLOAD_VIDEO_SECONDS", 120.0, 1.0, 3600.0),
             deliver_seconds=number(environment, "NANOSWAP_DELIVER_SECONDS", 900.0, 10.0, 14400.0),
+            trusted_proxies=integer(environment, "NANOSWAP_TRUSTED_PROXIES", 0, 0, 8),
+            rate_address=integer(environment, "NANOSWAP_RATE_ADDRESS", 1200, 0, 60_000),
+            rate_account=integer(environment, "NANOSWAP_RATE_ACCOUNT", 300, 0, 60_000),
+            rate_tickets=integer(environment, "NANOSWAP_RATE_TICKETS", 30, 0, 60_000),
+            rate_faces=integer(environment, "NANOSWAP_RATE_FACES", 30, 0, 60_000),
+            swap_seconds=number(environment, "NANOSWAP_SWAP_SECONDS", 120.0, 1.0, 3600.0),
+            swap_video_seconds=number(environment, "NANOSWAP_SWAP_VIDEO_SECONDS", 900.0, 10.0, 14400.0),
             upload_seconds=number(environment, "NANOSWAP_UPLOAD_SECONDS", 30.0, 1.0, 300.0),
         )
 

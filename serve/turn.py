@@ -27,12 +27,14 @@ _FALSE_DECLARATION = frozenset({"larger_than_declared", "too_slow"})
 
 @dataclass(slots=True)
 class Turn:
-    """A running turn. ``used`` is GPU seconds; ``outcome`` is set once the result has been delivered."""
+    """A running turn. ``used`` is GPU seconds, ``allowed`` the most of them; ``outcome`` is set once the result has
+    been delivered."""
 
     ticket: Ticket
     cancel: CancelToken
     progress: Progress | None = None
     used: float = 0.0
+    allowed: float | None = None
     outcome: Outcome | None = None
     _reported: Progress | None = field(default=None, repr=False)
 
@@ -42,11 +44,16 @@ class Turn:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Count the seconds of the block as used, whether it succeeds or not. In the worker thread."""
+        """Count the seconds of the block as used, whether it succeeds or not. In the worker thread.
+
+        Only they are held against what is allowed: a person who reads slowly is not a file that takes long.
+        """
         started = time.perf_counter()
+        self.cancel.allow(None if self.allowed is None else self.allowed - self.used)
         try:
             yield
         finally:
+            self.cancel.allow(None)
             self.used += time.perf_counter() - started
 
     async def keep(self, room: WaitingRoom, worker: str, period: float) -> None:
@@ -68,9 +75,12 @@ class Turn:
 
 
 @asynccontextmanager
-async def turn(room: WaitingRoom, ticket: Ticket, worker: str, *, period: float = 0.5) -> AsyncIterator[Turn]:
-    """Hold the turn of a redeemed ticket while the block runs, and settle it when the block ends."""
-    held = Turn(ticket, CancelToken())
+async def turn(
+    room: WaitingRoom, ticket: Ticket, worker: str, *, allowed: float | None = None, period: float = 0.5
+) -> AsyncIterator[Turn]:
+    """Hold the turn of a redeemed ticket while the block runs, and settle it when the block ends. ``allowed``: seconds
+    of work."""
+    held = Turn(ticket, CancelToken(), allowed=allowed)
     keeper = asyncio.create_task(held.keep(room, worker, period), name="lease")
     try:
         yield held

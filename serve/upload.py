@@ -20,6 +20,8 @@ from nanoswap.serve.problems import Problem
 MAX_FIELD_BYTES = 4096
 MAX_PARTS = 8
 MAX_HEADER_BYTES = 4096
+#: A body of a petabyte is a lie, and Python refuses to read a number of thousands of digits.
+MAX_LENGTH_DIGITS = 15
 #: What boundaries and part headers may add to the declared bytes of the files.
 ENVELOPE_BYTES = 8192
 
@@ -143,7 +145,8 @@ def check_head(request: Request) -> None:
     Raises Problem: ``unsupported`` (not multipart), ``length_required``.
     """
     _boundary(request.headers)
-    if not request.headers.get("content-length", "").isdecimal():
+    stated = request.headers.get("content-length", "")
+    if not stated.isdecimal() or len(stated) > MAX_LENGTH_DIGITS:
         # The server under us reads a body as fast as it comes; only a stated length bounds what it may hold.
         raise Problem("length_required")
 

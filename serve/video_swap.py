@@ -14,9 +14,12 @@ from fastapi import Depends, FastAPI, Header, Request, Response
 
 from nanoswap.pipelines.clip import ClipInfo
 from nanoswap.pipelines.engine import Engine
+from nanoswap.pipelines.gate import Gate
+from nanoswap.pipelines.mark import Marks
 from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.pipelines.process import give_back_memory
 from nanoswap.pipelines.swap_clip import ClipSwap, open_swap
+from nanoswap.queue.rate import RateStore
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind, Ticket
@@ -26,6 +29,7 @@ from nanoswap.serve.limits import clip_limits, image_limits
 from nanoswap.serve.options import CLIP_FIELDS, chosen_engine, clip_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import Problem
+from nanoswap.serve.rate_limits import RateLimits
 from nanoswap.serve.reception import Reception
 from nanoswap.serve.replica import lifespan, new_worker_name
 from nanoswap.serve.settings import Settings
@@ -33,10 +37,19 @@ from nanoswap.serve.shared_gpu import SharedGpu
 
 
 def create_video_swap(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, engines: Mapping[str, Engine], encoder: Encoder
+    settings: Settings,
+    room: WaitingRoom,
+    sessions: Sessions,
+    engines: Mapping[str, Engine],
+    encoder: Encoder,
+    rates: RateStore | None = None,
+    *,
+    gate: Gate | None,
+    marks: Marks | None = None,
 ) -> FastAPI:
-    """The replica as an ASGI application. It closes ``room`` and ``sessions`` when it stops. ``engines``: those that
-    swap clips, the default one first."""
+    """The replica as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``engines``:
+    those that swap clips, the default one first. ``rates`` None: requests are not counted. ``marks``: what every result
+    carries."""
     limits, portrait_limits = clip_limits(settings), image_limits(settings)
     worker = new_worker_name()
     pictures_only = [name for name in settings.models.engines if name not in engines]
@@ -48,10 +61,14 @@ def create_video_swap(
         files={"source": settings.max_image_bytes, "target": settings.max_video_bytes},
         fields=CLIP_FIELDS,
         seconds=settings.upload_video_seconds,
+        work_seconds=settings.swap_video_seconds,
     )
 
-    app = application("Nanoswap video", settings, lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots))
-    Signed = Annotated[Session, Depends(signed_in(sessions))]
+    rate = RateLimits(settings, rates)
+    app = application(
+        "Nanoswap video", settings, rate, lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots)
+    )
+    Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]
 
     @app.post("/v1/tickets/{ticket_id}/swap", tags=["clips"], response_class=Response)
     async def swap(
@@ -80,10 +97,12 @@ def create_video_swap(
                         limits,
                         portrait_limits,
                         encoder,
+                        gate=gate,
                         admit=lambda info: check_true(info, mine.ticket),
                         cancel=mine.cancel,
                         report=mine.report,
                         breathe=shared.let_pictures_by,
+                        marks=marks,
                     )
 
             clip = await in_thread(work, mine, got.left, ClipSwap.close)

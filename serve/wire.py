@@ -236,9 +236,10 @@ class ModelsEngineOut(Wire):
 
 
 class ModelsOut(Wire):
-    """Every engine that is known here, and the files it is made of."""
+    """Every engine that is known here, and the files it is made of; and those of the safety gate."""
 
     engines: list[ModelsEngineOut]
+    gate: list[ModelOut] = Field(description="Whether the gate is on here is in /v1/config.")
 
 
 class Demo(Wire):
@@ -287,12 +288,28 @@ class ConsentOut(Wire):
     text: str
 
 
+class SafetyOut(Wire):
+    """Whether intimate pictures and faces of minors are refused here, and where the service is offered."""
+
+    gate: bool
+    region: Literal["eu", "elsewhere"]
+
+
 class ConfigLinks(Wire):
     faces: str = "/image/v1/faces"
     tickets: str = "/v1/tickets"
     queue: str = "/v1/queue"
     quota: str = "/v1/quota"
     models: str = "/v1/models"
+
+
+class MarksOut(Wire):
+    """What every result says of itself."""
+
+    c2pa: bool = Field(
+        description="A signed C2PA manifest: made by this service, by which engine, and unchanged since."
+    )
+    label: bool = Field(description="The words AI-generated, in a corner of its pixels.")
 
 
 class ConfigOut(Wire):
@@ -304,6 +321,8 @@ class ConfigOut(Wire):
     auth: AuthOut
     limits: Limits
     consent: ConsentOut
+    safety: SafetyOut
+    marks: MarksOut
     links: ConfigLinks = ConfigLinks()
 
 

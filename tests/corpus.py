@@ -124,11 +124,11 @@ def hostile(good: bytes) -> dict[str, tuple[bytes, str]]:
     }
 
 
-def _box(kind: bytes, body: bytes) -> bytes:
+def box(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body) + 8) + kind + body
 
 
-def _parts(data: bytes) -> list[tuple[bytes, bytes]]:
+def parts(data: bytes) -> list[tuple[bytes, bytes]]:
     found, at = [], 0
     while at + 8 <= len(data):
         size = int.from_bytes(data[at : at + 4])
@@ -161,12 +161,12 @@ def _emptied(good: bytes) -> bytes:
 def _many_tracks(good: bytes, count: int) -> bytes:
     """The header repeats its first track so many times."""
     out = []
-    for kind, body in _parts(good):
+    for kind, body in parts(good):
         if kind == b"moov":
-            tracks = [part for part in _parts(body) if part[0] == b"trak"]
-            others = [_box(name, inner) for name, inner in _parts(body)]
-            body = b"".join(others) + _box(*tracks[0]) * count
-        out.append(_box(kind, body))
+            tracks = [part for part in parts(body) if part[0] == b"trak"]
+            others = [box(name, inner) for name, inner in parts(body)]
+            body = b"".join(others) + box(*tracks[0]) * count
+        out.append(box(kind, body))
     return b"".join(out)
 
 

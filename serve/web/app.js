@@ -4,6 +4,7 @@ import { photograph } from "/web/camera.js";
 import { Clip, isClip } from "/web/clip.js";
 import { CodeBox } from "/web/code.js";
 import { Engines } from "/web/engines.js";
+import { Erase } from "/web/erase.js";
 import { forget, keep, kept } from "/web/keep.js";
 import { byId, say, show } from "/web/page.js";
 import { drawFaces } from "/web/picker.js";
@@ -16,7 +17,7 @@ import { Session } from "/web/session.js";
 import { SignIn } from "/web/sign_in.js";
 import { follow, join } from "/web/swap.js";
 import { Trim } from "/web/trim.js";
-import { words } from "/web/words.js";
+import { marked, words } from "/web/words.js";
 
 /** What was chosen. `blob` is uploaded; `seen` is the picture that faces are chosen on: the same, or a frame of a clip
  * (null while there is none, or when this browser can't decode the clip).
@@ -36,6 +37,7 @@ class App {
     this.job = null;
     this.lookAtQueue = () => {};
     this.signIn = new SignIn(this.session, config.auth, () => this.lookAgain());
+    this.erase = new Erase(this.api, this.session, () => this.running?.abort());
     this.code = new CodeBox(() => this.now());
     this.result = new Result((job) => this.again(job));
     this.engines = new Engines(this.api, config.engines);
@@ -46,6 +48,7 @@ class App {
   async start() {
     const { clips, config } = this;
     say("consent-text", config.consent.text);
+    say("marks", marked(config.marks));
     say("version", config.version);
     const moving = config.engines.find((/** @type {any} */ one) => one.clips);
     say("engine", config.engine.label + (clips && moving !== config.engines[0] ? `, for clips ${moving.label}` : ""));

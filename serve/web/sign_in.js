@@ -1,4 +1,5 @@
 /** The sign-in dialog and the account in the bar. */
+import { forget } from "/web/keep.js";
 import { byId, say, show } from "/web/page.js";
 import { words } from "/web/words.js";
 
@@ -12,7 +13,12 @@ export class SignIn {
     show("demo", Boolean(auth.demo));
     byId("sign-in").addEventListener("click", () => this.open(() => {}));
     byId("sign-in-close").addEventListener("click", () => this.dialog.close());
-    byId("sign-out").addEventListener("click", async () => { await session.signOut(); await this.account(); });
+    byId("sign-out").addEventListener("click", async () => {
+      await forget();
+      await session.signOut();
+      // The next person at this screen sees nothing of what this one chose.
+      location.reload();
+    });
     byId("demo-sign-in").addEventListener("click", () => this.signIn(auth.demo.email, auth.demo.password));
     byId("sign-in-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -34,6 +40,7 @@ export class SignIn {
     show("sign-in", !who);
     show("sign-out", Boolean(who));
     show("who", Boolean(who));
+    show("delete-data", Boolean(who));
     say("who", who || "");
   }
 

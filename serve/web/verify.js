@@ -1,7 +1,9 @@
-/** The engines that are offered here and the files that they are made of, as /v1/models tells it. */
+/** What the page about the promise asks for: the last report, as /v1/verify tells it, and the engines that are offered here
+ * with the files that they are made of, as /v1/models does. */
 import { byId, say } from "/web/page.js";
 
 const COLUMNS = ["File", "What it does", "SHA-256", "Licence"];
+const FOUND = ["What was tried", "Kind", "Engine", "Remnants", "Writes to files"];
 
 /** @param {string} tag @param {string} text @param {Record<string, string>} attributes */
 const made = (tag, text = "", attributes = {}) => {
@@ -51,6 +53,41 @@ const section = (engine) => {
   const scroll = around("div", [table], { class: "scroll", role: "region", "aria-label": `Files of ${engine.name}`, tabindex: "0" });
   return around("section", [...head, scroll]);
 };
+
+/** Whole days, hours or minutes, cut. @param {number} seconds */
+const age = (seconds) => {
+  for (const [name, size] of /** @type {[string, number][]} */ ([["day", 86400], ["hour", 3600], ["minute", 60]])) {
+    const count = Math.floor(seconds / size);
+    if (count) return `${count} ${name}${count > 1 ? "s" : ""} ago`;
+  }
+  return "less than a minute ago";
+};
+
+/** @param {any} report */
+const table = (report) => {
+  const cells = (/** @type {any} */ one) => [one.kind, one.engine, String(one.remnants), String(one.writes)];
+  const rows = report.scenarios.map((/** @type {any} */ one) =>
+    around("tr", [made("th", one.name, { scope: "row" }), ...cells(one).map((text) => made("td", text))]));
+  const columns = around("tr", FOUND.map((text) => made("th", text, { scope: "col" })));
+  const whole = around("table", [made("caption", "What was tried, and what was found"), around("thead", [columns]), around("tbody", rows)]);
+  return around("div", [whole], { class: "scroll", role: "region", "aria-label": "What was tried, and what was found", tabindex: "0" });
+};
+
+try {
+  const answer = await fetch("/v1/verify");
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  const { report, report_status: status } = await answer.json();
+  if (status === "none") say("report-status", "The operator has mounted no report. Nothing is known of a search of this service.");
+  else if (status === "unreadable") say("report-status", "There is a report, but it is not in order and is not shown. Treat this as: nothing is known.");
+  else {
+    const verdict = report.passed ? "Passed: nothing was found." : "Failed: something was found.";
+    const other = report.same_version ? "" : ` It was made of version ${report.version}, not of the one that runs here.`;
+    say("report-status", `${verdict} Finished ${age(report.age_seconds)}, on ${report.finished}.${other}`);
+    byId("report").replaceChildren(table(report));
+  }
+} catch {
+  say("report-status", "The report can't be read now. It is at /v1/verify.");
+}
 
 try {
   const answer = await fetch("/v1/models");

@@ -7,6 +7,7 @@ const WORDS = {
   unknown_face: ["A chosen face is no longer there", "Choose the faces again, of a clip perhaps on another frame."],
   unsupported: ["This kind of file can't be read", "Use JPEG, PNG, WebP, AVIF or HEIC; for a clip MP4, MOV, WebM or MKV with H.264, H.265, VP8, VP9 or AV1."],
   undecodable: ["The picture or clip is damaged", "Save it again in another program, or choose another one."],
+  content_refused: ["This content isn't swapped here", "Pictures must show adults, and nothing intimate. The check errs towards refusing; if it is wrong, try other pictures. Nothing of these was kept."],
   too_large: ["The picture or clip is too large", "Choose a smaller one, or a shorter part of the clip."],
   larger_than_declared: ["More was sent than you took a place for", "Try again."],
   too_slow: ["The upload took too long", "Try again on a faster connection."],
@@ -15,6 +16,7 @@ const WORDS = {
   quota: ["Your fair share is used up for now", "It fills up again by itself."],
   too_many_tickets: ["You already have two places in line", "Let one end, or cancel it."],
   queue_full: ["The line is full", "Come back in a little while."],
+  not_marked: ["Results can't be marked right now", "Without its mark a result doesn't leave. Try again later."],
   draining: ["The service is restarting", "It will be back in a moment."],
   room_unavailable: ["The line can't be reached", "It will be back in a moment."],
   expired: ["Your turn passed", "Nobody came for it in time. Take a new place."],
@@ -32,4 +34,11 @@ export function words(error) {
   const wait = error.retryAfter ? ` Try again in ${error.retryAfter} s.` : "";
   if (!known) return [error.message || "Something went wrong", `${error.detail || "Please try again."}${wait}`];
   return [known[0] + (error.code === "no_face" ? part : ""), known[1] + wait];
+}
+
+/** What the result says of itself. @param {{c2pa: boolean, label: boolean}} marks */
+export function marked(marks) {
+  const where = [marks.c2pa && "in signed C2PA data inside the file", marks.label && "with the words AI-generated in its corner"];
+  const said = where.filter(Boolean).join(" and ");
+  return said && `The result says how it was made: ${said}.`;
 }

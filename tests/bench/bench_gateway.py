@@ -48,7 +48,7 @@ def quantile(values: list[float], share: float) -> float:
 
 
 async def join(client: httpx.AsyncClient) -> tuple[str, float]:
-    body = {"kind": "image", "bytes": 2_000_000, "width": 4000, "height": 3000, "consent": "likeness-2"}
+    body = {"kind": "image", "bytes": 2_000_000, "width": 4000, "height": 3000, "consent": "likeness-3"}
     started = time.perf_counter()
     answer = await client.post("/v1/tickets", json=body, headers={"Idempotency-Key": str(uuid.uuid4())})
     took = time.perf_counter() - started

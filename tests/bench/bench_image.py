@@ -57,7 +57,9 @@ def main() -> None:
     target = encoded(cv2.resize(portrait, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
     engine = MeshEngine()
     small = encoded(data.astronaut())
-    swap_image(engine, source, small, SwapOptions(), ImageLimits(), cancel=CancelToken(), report=lambda *_: None)
+    swap_image(
+        engine, source, small, SwapOptions(), ImageLimits(), gate=None, cancel=CancelToken(), report=lambda *_: None
+    )
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak so far was the making of the picture
     before = resident()
@@ -65,7 +67,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         clock = Stages()
         started = time.perf_counter()
-        swap_image(engine, source, target, SwapOptions(), ImageLimits(), cancel=CancelToken(), report=clock)
+        swap_image(engine, source, target, SwapOptions(), ImageLimits(), gate=None, cancel=CancelToken(), report=clock)
         took = clock.took | {"whole": time.perf_counter() - started}
         best = {stage: min(best.get(stage, float("inf")), seconds) for stage, seconds in took.items()}
     print(f"{WIDTH}x{HEIGHT} JPEG of {len(target) / 1e6:.1f} MB, least of {ROUNDS}, ms:")

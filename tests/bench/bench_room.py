@@ -19,7 +19,7 @@ from nanoswap.queue.ticket import Declaration, Kind
 
 CALLS = 1000
 POLICY = Policy(max_tickets_per_account=10**9, max_waiting=10**9, horizon=1e12, presence=36_000.0, ahead=0)
-DECLARATION = Declaration(kind=Kind.IMAGE, bytes=1000, width=100, height=100, frames=1, consent="likeness-2")
+DECLARATION = Declaration(kind=Kind.IMAGE, bytes=1000, width=100, height=100, frames=1, consent="likeness-3")
 
 
 def fill(url: str, length: int) -> None:
@@ -33,7 +33,7 @@ def fill(url: str, length: int) -> None:
             fields = {
                 "acc": account, "kind": "image", "est": 500, "debt": 5000, "score": now + number, "joined": now,
                 "attempts": 0, "predicted": 0, "bytes": 1, "width": 1, "height": 1, "frames": 1,
-                "consent": "likeness-2", "state": "waiting",
+                "consent": "likeness-3", "state": "waiting",
             }  # fmt: skip
             pipeline.hset(f"{PREFIX}:t:{ticket}", mapping=fields)
             pipeline.zadd(f"{PREFIX}:q:image", {ticket: now + number})

@@ -122,6 +122,9 @@ class Idle:
     def recognise(self, rgb: Rgb, faces: Sequence[Face]) -> tuple[Face, ...]:
         return tuple(faces)
 
+    def rinse(self) -> None:
+        return None
+
     def footprint(self, face: Face) -> Roi:
         x0, y0, x1, y1 = (int(value) for value in face.box)
         return Roi(x0, y0, x1, y1)
@@ -135,7 +138,7 @@ def opened(
 ) -> ClipSwap:
     return open_swap(
         engine, source(), data, ClipOptions(faces="largest"), LIMITS, ImageLimits(), encoder,
-        cancel=CancelToken(), report=report,
+        gate=None, cancel=CancelToken(), report=report,
     )  # fmt: skip
 
 

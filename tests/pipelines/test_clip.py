@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanoswap.pipelines.clip import ClipLimits, probe_clip
+from nanoswap.pipelines.cancel import CancelToken
+from nanoswap.pipelines.clip import ClipLimits, opened, probe_clip
 from nanoswap.pipelines.clip_container import sniff_clip
-from nanoswap.pipelines.errors import PipelineError, TooLarge
+from nanoswap.pipelines.errors import PipelineError, TimedOut, TooLarge, Undecodable
+from nanoswap.pipelines.frame import FramePool
 from nanoswap.pipelines.memory_file import MemoryFile
+from nanoswap.pipelines.reader import Reader
 from tests.clips import make, read
 from tests.corpus import CORPUS, hostile
 
@@ -81,9 +84,26 @@ def test_sniffing_never_fails(head: bytes) -> None:
 
 
 def test_memory_file_reads_and_seeks_like_a_file() -> None:
-    file = MemoryFile(b"0123456789")
+    file = MemoryFile(b"0123456789", CancelToken())
     assert (file.read(3), file.tell()) == (b"012", 3)
     assert (file.seek(-2, 2), file.read()) == (8, b"89")
     assert (file.seek(99), file.read(1)) == (10, b"")
     with pytest.raises(ValueError, match="before the start"):
         file.seek(-1)
+
+
+def test_a_demuxer_is_stopped_at_its_next_read() -> None:
+    with pytest.raises(TimedOut):
+        probe_clip(make(CORPUS["constant rate"]), ClipLimits(), cancel=CancelToken(0.0))
+
+
+def test_what_a_frame_may_grow_to_is_bounded_in_the_decoder() -> None:
+    """The container may say less than the stream; the decoder is told four times what the container said."""
+    data = make(replace(CORPUS["constant rate"], frames=2, audio=None))
+    with opened(data) as (_, video):
+        assert video.codec_context.options["max_pixels"] == str(4 * 480 * 272)
+    reader = Reader(data, CancelToken())
+    assert next(reader.frames(FramePool(480, 272, 1))).width == 480
+    with pytest.raises(Undecodable), opened(data) as (container, video):  # noqa: PT012
+        video.codec_context.options = {"max_pixels": "1000"}
+        next(container.decode(video))

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageCms
 from skimage import data
 
+from nanoswap.pipelines.container import survey
 from nanoswap.pipelines.errors import PipelineError, TooLarge, Undecodable, Unsupported
 from nanoswap.pipelines.image import ImageLimits, decode, encode, probe
 
@@ -158,3 +159,30 @@ def test_messages_repeat_nothing_of_the_file() -> None:
     with pytest.raises(PipelineError) as caught:
         decode(b"CANARY" * 50, LIMITS)
     assert "CANARY" not in str(caught.value)
+
+
+def many_scans(side: int, count: int) -> bytes:
+    """A progressive JPEG of one colour whose last scan comes `count` times."""
+    good = saved(Image.new("RGB", (side, side), (120, 90, 60)), "JPEG", progressive=True)
+    last, end = good.rindex(b"\xff\xda"), len(good) - 2
+    return good[:end] + good[last:end] * count + good[end:]
+
+
+def test_scans_may_pass_over_so_many_pixels_together() -> None:
+    with pytest.raises(TooLarge):
+        decode(many_scans(6000, 20), LIMITS)
+    assert decode(many_scans(600, 20), LIMITS).shape == (600, 600, 3)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "AVIF"])
+def test_millions_of_parts_are_refused_before_a_decoder_keeps_records_of_them(form: str) -> None:
+    good, count = saved(PICTURE, form), 200_000
+    if form == "JPEG":
+        bad = good[:2] + b"\xff\xfe\0\2" * count + good[2:]
+    elif form == "PNG":
+        bad = good[:33] + (bytes(4) + b"quUx" + struct.pack(">I", zlib.crc32(b"quUx"))) * count + good[33:]
+    else:
+        bad = good + b"\0\0\0\x08mdat" * count
+    with pytest.raises(Undecodable):
+        survey(bad, form.lower())  # type: ignore[arg-type]
+    assert survey(good, form.lower()).tail == 0  # type: ignore[arg-type]

@@ -323,7 +323,7 @@ def test_whole_swap_of_encoded_pictures_by_seed(fast: InstantIdEngine) -> None:
     def swap(seed: int) -> bytes:
         options = SwapOptions(format="png", seed=seed)
         files = jpeg(portrait("hopper")), jpeg(portrait("astronaut"))
-        made = swap_image(fast, *files, options, ImageLimits(), cancel=CancelToken(), report=lambda *_: None)
+        made = swap_image(fast, *files, options, ImageLimits(), gate=None, cancel=CancelToken(), report=lambda *_: None)
         assert made.faces == 1
         return bytes(made.data)
 

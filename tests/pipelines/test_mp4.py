@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.frame import Frame
 from nanoswap.pipelines.mp4 import Encoder, Mp4Writer, choose_encoder
 from nanoswap.pipelines.reader import Shape
@@ -75,7 +76,7 @@ def test_times_and_tags_are_what_was_given() -> None:
 
 def test_sound_is_copied_to_the_bit() -> None:
     clip = make(CORPUS["constant rate"])
-    sound = Sound.of(clip, 0.0, None)
+    sound = Sound.of(clip, 0.0, None, CancelToken())
     assert sound is not None
     made, codecs = parts(30, sound)
     sound.close()
@@ -84,7 +85,7 @@ def test_sound_is_copied_to_the_bit() -> None:
 
 
 def test_sound_that_browsers_do_not_play_becomes_aac() -> None:
-    sound = Sound.of(make(CORPUS["pcm"]), 0.0, None)
+    sound = Sound.of(make(CORPUS["pcm"]), 0.0, None, CancelToken())
     assert sound is not None
     made, _ = parts(30, sound)
     sound.close()
@@ -94,7 +95,7 @@ def test_sound_that_browsers_do_not_play_becomes_aac() -> None:
 
 
 def test_no_sound_is_no_sound() -> None:
-    assert Sound.of(make(CORPUS["no audio"]), 0.0, None) is None
+    assert Sound.of(make(CORPUS["no audio"]), 0.0, None, CancelToken()) is None
 
 
 def test_encoder_is_one_that_this_machine_has() -> None:

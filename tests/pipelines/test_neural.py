@@ -245,7 +245,7 @@ def test_swap_runs_only_the_networks_that_it_needs(models: Path, counted: Counte
     counted.clear()  # the trials of loading
     swapped = swap_image(
         ours, jpeg(portrait("hopper")), jpeg(crowd()), SwapOptions(), ImageLimits(),
-        cancel=CancelToken(), report=lambda *_: None,
+        gate=None, cancel=CancelToken(), report=lambda *_: None,
     )  # fmt: skip
     assert swapped.faces == 4
     # Two pictures are looked at, one person is recognised, four faces are painted in one forward.
@@ -574,6 +574,6 @@ def test_source_of_another_engine_is_refused(models: Path) -> None:
 def test_result_of_a_whole_request_is_a_picture(models: Path) -> None:
     made = swap_image(
         engine(models), jpeg(portrait("hopper")), jpeg(portrait("astronaut")), SwapOptions(format="png"), ImageLimits(),
-        cancel=CancelToken(), report=lambda *_: None,
+        gate=None, cancel=CancelToken(), report=lambda *_: None,
     )  # fmt: skip
     assert decode(made.data, ImageLimits()).shape == (512, 512, 3)

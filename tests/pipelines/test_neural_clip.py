@@ -26,7 +26,7 @@ SWAY = Recipe(Scene([Actor("hopper", sway(240, 135, 50))]), frames=40)
 def made(ours: Engine, clip: bytes, options: ClipOptions) -> list[np.ndarray]:
     job = open_swap(
         ours, jpeg(portrait("astronaut")), clip, options, ClipLimits(), ImageLimits(), Encoder(),
-        cancel=CancelToken(), report=lambda *_: None,
+        gate=None, cancel=CancelToken(), report=lambda *_: None,
     )  # fmt: skip
     try:
         return read(b"".join(job)).frames

@@ -15,6 +15,9 @@ class Box:
 
     batch: int = 16
 
+    def rinse(self) -> None:
+        return None
+
     def footprint(self, face: Face) -> Roi:
         return Roi(*(int(value) for value in face.box))
 

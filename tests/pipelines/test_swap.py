@@ -1,5 +1,6 @@
 """A whole swap with the mesh engine on the two test photographs: it must look like one, by numbers."""
 
+from collections.abc import Sequence
 from io import BytesIO
 
 import cv2
@@ -10,11 +11,15 @@ from PIL import Image
 from skimage import data
 
 from nanoswap.pipelines.cancel import CancelToken
-from nanoswap.pipelines.errors import Cancelled, ManyFaces, NoFace, UnknownFace
-from nanoswap.pipelines.face import overlap
+from nanoswap.pipelines.engine import Pair, Request, Source
+from nanoswap.pipelines.errors import Cancelled, ContentRefused, ManyFaces, NoFace, UnknownFace
+from nanoswap.pipelines.face import Face, overlap
+from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.image import ImageLimits
 from nanoswap.pipelines.mesh import MeshEngine
+from nanoswap.pipelines.roi import Roi
 from nanoswap.pipelines.swap import SwapOptions, Swapped, find_faces, swap_image
+from tests.stand_ins.gate import CYAN, MAGENTA
 
 ENGINE = MeshEngine()
 LIMITS = ImageLimits()
@@ -34,7 +39,7 @@ def run(source: np.ndarray, target: np.ndarray, **options: object) -> tuple[Swap
     stages: list[str] = []
     done = swap_image(
         ENGINE, png(source), png(target), SwapOptions(format="png", **options), LIMITS,  # type: ignore[arg-type]
-        cancel=CancelToken(), report=lambda stage, *_: stages.append(stage),
+        gate=None, cancel=CancelToken(), report=lambda stage, *_: stages.append(stage),
     )  # fmt: skip
     assert list(dict.fromkeys(stages)) == ["decode", "detect", "swap", "encode"]
     return done, np.asarray(Image.open(BytesIO(bytes(done.data))))
@@ -134,7 +139,7 @@ def test_cancel_is_heard_at_every_stage(at: str) -> None:
             cancel.cancel()
 
     with pytest.raises(Cancelled):
-        swap_image(ENGINE, png(HOPPER), png(ASTRONAUT), SwapOptions(), LIMITS, cancel=cancel, report=report)
+        swap_image(ENGINE, png(HOPPER), png(ASTRONAUT), SwapOptions(), LIMITS, gate=None, cancel=cancel, report=report)
 
 
 def test_decoded_pictures_are_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,3 +158,102 @@ def test_decoded_pictures_are_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
         run(HOPPER, ASTRONAUT, faces=("f0000000000010001",))
     assert len(held) == 4
     assert not any(rgb.any() for rgb in held)
+
+
+class Painter(MeshEngine):
+    """Counts the faces that it is told to paint, and paints below them in `colour`."""
+
+    def __init__(self, colour: tuple[int, int, int] | None = None) -> None:
+        super().__init__()
+        self.colour = colour
+        self.painted = 0
+        self.learned: list[Source] = []
+
+    def prepare(self, rgb: np.ndarray, face: Face) -> Source:
+        self.learned.append(super().prepare(rgb, face))
+        return self.learned[-1]
+
+    def swap(self, pairs: Sequence[Pair], source: Source, request: Request) -> list[Roi]:
+        self.painted += len(pairs)
+        touched = super().swap(pairs, source, request)
+        if self.colour is not None:
+            pairs[0][0][-80:] = self.colour
+        return touched
+
+
+def dressed(rgb: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """The picture with a stripe below, which leaves its face alone."""
+    changed = rgb.copy()
+    changed[-80:] = colour
+    return changed
+
+
+def young(rgb: np.ndarray, face: Face | None = None) -> np.ndarray:
+    """The picture with cyan on a face's chin, which is still found."""
+    changed = rgb.copy()
+    x0, _, x1, y1 = (face or ENGINE.detect(rgb)[0]).box
+    cv2.circle(changed, (int((x0 + x1) / 2), int(y1)), int((x1 - x0) / 5), CYAN, -1)
+    return changed
+
+
+def gated(gate: Gate, engine: MeshEngine, source: np.ndarray, target: np.ndarray, **options: object) -> Swapped:
+    return swap_image(
+        engine, png(source), png(target), SwapOptions(format="png", **options), LIMITS,  # type: ignore[arg-type]
+        gate=gate, cancel=CancelToken(), report=lambda *_: None,
+    )  # fmt: skip
+
+
+REFUSED = {
+    "intimate source": (dressed(HOPPER, MAGENTA), ASTRONAUT, None),
+    "young source": (young(HOPPER), ASTRONAUT, None),
+    "intimate target": (HOPPER, dressed(ASTRONAUT, MAGENTA), None),
+    "young target": (HOPPER, young(ASTRONAUT), None),
+    "intimate result": (HOPPER, ASTRONAUT, MAGENTA),
+}
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_gate_refuses_before_anything_is_painted_and_nothing_is_left(
+    gate: Gate, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nanoswap.pipelines import swap as module
+
+    source, target, colour = REFUSED[name]
+    engine, held, wiped = Painter(colour), [], []
+    real = module.decode
+
+    def decode(encoded: bytes, limits: ImageLimits) -> np.ndarray:
+        held.append(real(encoded, limits))
+        return held[-1]
+
+    monkeypatch.setattr(module, "decode", decode)
+    monkeypatch.setattr(
+        type(ENGINE.prepare(HOPPER, ENGINE.detect(HOPPER)[0])), "wipe", lambda source: wiped.append(source)
+    )
+    with pytest.raises(ContentRefused):
+        gated(gate, engine, source, target)
+    # What the result shows is known only when it is there; nobody is given it.
+    assert engine.painted == (1 if name == "intimate result" else 0)
+    # A source that is refused isn't even learned.
+    assert bool(engine.learned) == ("source" not in name)
+    assert [id(source) for source in wiped] == [id(source) for source in engine.learned]
+    assert len(held) == 2
+    assert not any(rgb.any() for rgb in held)
+
+
+def test_gate_lets_others_through_unchanged(gate: Gate) -> None:
+    without, _ = run(HOPPER, ASTRONAUT)
+    assert gated(gate, Painter(), HOPPER, ASTRONAUT).data == without.data
+
+
+def test_age_is_asked_of_those_who_would_be_swapped_only(gate: Gate) -> None:
+    adult, child = sorted(ENGINE.detect(group()), key=lambda face: face.box[0])
+    target = young(group(), child)
+    assert gated(gate, ENGINE, HOPPER, target, faces=(adult.id,)).faces == 1
+    for faces in ("all", (child.id,), (adult.id, child.id)):
+        with pytest.raises(ContentRefused):
+            gated(gate, ENGINE, HOPPER, target, faces=faces)
+
+
+def test_looking_for_faces_is_no_swap() -> None:
+    assert len(find_faces(ENGINE, png(young(HOPPER)), LIMITS).faces) == 1

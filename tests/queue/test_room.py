@@ -27,6 +27,7 @@ from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.redis_room import RedisRoom
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.queue.room import Joined, Policy, Refused, RoomError, WaitingRoom
+from nanoswap.queue.session import LEEWAY_SECONDS, MAX_LIFE_SECONDS
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket
 
 POLICY = Policy(max_tickets_per_account=3, max_waiting=8, horizon=300.0)
@@ -37,7 +38,7 @@ START = 1_800_000_000_000
 
 
 def declaration(kind: Kind = Kind.IMAGE, width: int = 100) -> Declaration:
-    return Declaration(kind=kind, bytes=1000, width=width, height=100, frames=1, consent="likeness-2")
+    return Declaration(kind=kind, bytes=1000, width=width, height=100, frames=1, consent="likeness-3")
 
 
 @dataclass(slots=True)
@@ -78,6 +79,8 @@ class Rooms(RuleBasedStateMachine):
         )
         self.pairs: list[Pair] = []
         self.redeemed: set[str] = set()
+        #: account -> access tokens issued until then (s) are refused
+        self.denied: dict[str, int] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -259,6 +262,29 @@ class Rooms(RuleBasedStateMachine):
     def sweep(self) -> None:
         self.agree(lambda room, _: room.sweep())
 
+    @rule(account=st.sampled_from(ACCOUNTS), earlier=st.sampled_from([0, 0, 3600]), forgive=st.booleans())
+    def erase(self, account: str, earlier: int, forgive: bool) -> None:
+        moment = self.now // 1000 - earlier
+        mine = [pair for pair in self.pairs if pair.account == account]
+        tickets = [self.place(pair).ticket for pair in mine]
+        still_open = sum(not ticket.state.terminal for ticket in tickets)
+        unused = (State.WAITING, State.GRANTED, State.PARKED)
+        owed, refund = self.quota(account), sum(ticket.debt for ticket in tickets if ticket.state in unused)
+        ended = self.agree(lambda room, _: room.erase(account, moment, forgive=forgive))
+        if moment <= self.denied.get(account, 0):
+            assert ended == 0, "a call that came twice erased twice"
+            return
+        assert ended == still_open
+        self.denied[account] = moment
+        for pair in mine:
+            gone = self.both(lambda room, side, pair=pair: room.place(pair.ids[side], account))  # type: ignore[misc]
+            assert gone == [("TicketNotFound", None)] * 2
+            kept_on = self.both(lambda room, side, pair=pair: room.renew(pair.ids[side], pair.worker or ""))  # type: ignore[misc]
+            assert kept_on == [False, False], "the swap of an erased account goes on"
+        self.pairs = [pair for pair in self.pairs if pair.account != account]
+        left = 0.0 if forgive else max(0.0, owed - refund)
+        assert math.isclose(self.quota(account), left, abs_tol=0.01), "debt can't be dropped by erasing"
+
     @rule(account=st.sampled_from(ACCOUNTS))
     def busy_spell(self, account: str) -> None:
         """Somebody comes, gets a turn and begins it: deep states are reached in one step."""
@@ -307,6 +333,9 @@ class Rooms(RuleBasedStateMachine):
             return
         for account in ACCOUNTS:
             self.quota(account)
+            for issued in (self.denied.get(account, 0) + step for step in (-1, 0, 1)):
+                refused = self.agree(lambda room, _, who=account, at=issued: room.denied(who, at))  # type: ignore[misc]
+                assert refused == (account in self.denied and issued <= self.denied[account])
             mine = [pair for pair in self.pairs if pair.account == account]
             open_tickets = [pair for pair in mine if not self.place(pair).ticket.state.terminal]
             assert len(open_tickets) <= POLICY.max_tickets_per_account
@@ -407,11 +436,62 @@ async def test_erased_account_can_not_be_brought_back_by_its_seals(redis_url: st
         room = RedisRoom(redis_url, POLICY, clock=lambda: now)
     ticket = (await room.join("ann", declaration(), 2.0, idempotency_key="k")).place.ticket
     now += 10
-    assert await room.erase("ann") == 1
+    assert await room.erase("ann", now // 1000, forgive=True) == 1
     assert (await room.quota("ann")).refill_seconds == 0
     with pytest.raises(RoomError):
         await room.restore(ticket, "ann")
     now += 10
     fresh = await room.join("ann", declaration(), 2.0, idempotency_key="k")
     assert not fresh.replayed
+    await room.close()
+
+
+@pytest.mark.parametrize("make", ["memory", "redis"])
+async def test_tokens_from_before_an_erasure_are_refused_while_any_of_them_can_be_valid(
+    redis_url: str, make: str
+) -> None:
+    now = START
+    room: WaitingRoom = MemoryRoom(POLICY, clock=lambda: now)
+    if make == "redis":
+        room = RedisRoom(redis_url, POLICY, clock=lambda: now)
+    moment = now // 1000
+    await room.erase("ann", moment, forgive=True)
+    assert POLICY.denial >= MAX_LIFE_SECONDS + LEEWAY_SECONDS
+    now += (MAX_LIFE_SECONDS + LEEWAY_SECONDS) * 1000
+    assert await room.denied("ann", moment)
+    assert not await room.denied("ann", moment + 1), "whoever signs in anew is welcome"
+    assert not await room.denied("bob", moment)
+    now += round(POLICY.denial * 1000)
+    assert not await room.denied("ann", moment)
+    await room.close()
+
+
+async def test_erasing_leaves_no_key_and_no_value_of_the_account_but_two_notes_that_lapse(redis_url: str) -> None:
+    room = RedisRoom(redis_url, POLICY)
+    account = "a1" * 32
+    ended = []
+    for number in range(3):
+        ended.append((await room.join(account, declaration(), 2.0, idempotency_key=f"k{number}")).place.ticket.id)
+        if number == 0:
+            await room.cancel(ended[0], account)
+    await room.enlist("w", Kind.IMAGE, 1, 60.0)
+    (granted, *_) = await room.grant(Kind.IMAGE)
+    running = (await room.place(granted, account)).ticket
+    await room.redeem(granted, account, running.grant or "", "w")
+    await room.join("other", declaration(), 2.0, idempotency_key="k")
+    # The set that lists an account's keys may lapse before a ticket that is kept open for longer than it lasts.
+    with redis.Redis.from_url(redis_url, decode_responses=True) as store:
+        tickets = [f"{{nanoswap}}:t:{name}" for name in (granted, ended[0])]
+        assert store.srem(f"{{nanoswap}}:k:{account}", *tickets) == 2
+    assert await room.erase(account, START // 1000, forgive=True) == 2
+    assert not await room.renew(granted, "w"), "the worker must hear of it"
+    with redis.Redis.from_url(redis_url, decode_responses=True) as store:
+        named = {key for key in store.scan_iter() if account in key}
+        assert named == {f"{{nanoswap}}:{note}:{account}" for note in "xd"}
+        assert all(0 < store.pttl(key) <= POLICY.denial * 1000 for key in named)
+        hashes = [key for key in store.scan_iter(_type="hash") if account in store.hvals(key)]
+        assert len(hashes) == 1, "the ticket that had ended is not known any more: it lapses"
+        assert store.hget(hashes[0], "state") == "canceled"
+        assert 0 < store.pttl(hashes[0]) <= POLICY.tombstone * 1000
+    assert (await room.line(Kind.IMAGE)).waiting + (await room.line(Kind.IMAGE)).granted == 1
     await room.close()

@@ -22,7 +22,7 @@ TICKET = Ticket(
     width=10,
     height=20,
     frames=1,
-    consent="likeness-2",
+    consent="likeness-3",
     attempts=2,
     grant="secret-nonce",
 )

@@ -333,3 +333,15 @@ async def test_confirm_asks_once_a_minute_and_hears_of_sign_out(issuer: Issuer) 
     issuer.up = False
     await sessions.confirm(token, session)  # nobody can be asked: the verified token is enough
     await sessions.close()
+
+
+async def test_who_was_confirmed_is_forgotten_with_the_next_one_after_a_minute(issuer: Issuer) -> None:
+    now = time.time()
+    sessions = issuer.sessions(clock=lambda: now)
+    names = [f"{number:08d}-2222-4333-8444-555555555555" for number in range(3)]
+    for name in names:
+        token = issuer.token(session_id=name)
+        await sessions.confirm(token, await sessions.verify(token))
+        now += 31
+    assert list(sessions._confirmed) == names[1:], "kept for longer than /privacy says"
+    await sessions.close()

@@ -36,7 +36,7 @@ class Api:
             "bytes": len(source) + len(target),
             "width": 512,
             "height": 600,
-            "consent": "likeness-2",
+            "consent": "likeness-3",
         }
         headers = {"Idempotency-Key": key or str(uuid.uuid4())}
         answer = self.call("POST", "/v1/tickets", json=body | changes, headers=headers)

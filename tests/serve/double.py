@@ -22,7 +22,7 @@ RESULT = b"\xff\xd8 a swapped picture"
 VIDEO = {"max_bytes": 10**8, "max_pixels": 10**7, "max_frames": 999, "max_seconds": 60, "max_fps": 120}
 CONFIG = {
     "engines": [{"name": "flagship", "clips": False}, {"name": "mesh", "clips": True}],
-    "consent": {"id": "likeness-2", "text": "Agreed."},
+    "consent": {"id": "likeness-3", "text": "Agreed."},
     "limits": {"image": {"max_bytes": 10**7, "max_pixels": 10**7, "max_side": 10**4}, "video": VIDEO},
     "links": {"tickets": "/v1/tickets", "faces": "/image/v1/faces"},
 }

@@ -422,3 +422,32 @@ def test_engine_without_weights_needs_nothing(folder: Path, capsys: pytest.Captu
         assert main(["models", *words]) == 0
         assert capsys.readouterr().out.startswith("nothing to ")
     assert names(folder) == []
+
+
+def test_gate_is_a_name_for_its_classifiers(
+    folder: Path, served: tuple[Files, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "gate: the manifest has none"
+    assert main(["models", "pull", "gate"]) == 2
+    assert "no model and no engine 'gate'" in capsys.readouterr().err
+    path, url = Path(os.environ["NANOSWAP_MANIFEST"]), served[1]
+    text = [path.read_text("utf-8")]
+    for name, role in (("intimate", "content"), ("old", "age")):
+        served[0].give(f"/{name}", name.encode())
+        text += [
+            f"[models.{name}]", f'role = "{role}"', f'url = "{url}/{name}"', f'file = "{name}.onnx"',
+            f'sha256 = "{sha256(name.encode())}"', 'licence = "free"', 'repository = "r"', 'revision = "1"',
+            'use = "u"', f"[models.{name}.card]", "side = 32",
+            'classes = ["a", "b"]', 'refused = ["b"]', "threshold = 0.5",
+            'source = "s"',
+        ]  # fmt: skip
+    path.write_text("\n".join([*text, "[gate]", 'needs = ["intimate", "old"]']), "utf-8")
+    assert main(["models", "list"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "gate: lacks intimate (missing), old (missing)"
+    assert main(["models", "pull", "gate"]) == 0
+    assert served[0].asked == ["/intimate", "/old"]
+    assert main(["models", "verify", "gate"]) == 0
+    capsys.readouterr()
+    assert main(["models", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gate"] == {"there": True, "lacks": []}

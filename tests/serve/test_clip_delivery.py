@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from nanoswap.pipelines.cancel import CancelToken
-from nanoswap.pipelines.errors import Undecodable
+from nanoswap.pipelines.errors import ContentRefused, NotMarked, PipelineError, Undecodable
+from nanoswap.pipelines.mark import ClipSeal
 from nanoswap.pipelines.swap_clip import ClipSwap
 from nanoswap.serve import clip_delivery
 from nanoswap.serve.clip_delivery import FREE_BOX, ClipDelivery
@@ -19,6 +20,8 @@ from nanoswap.serve.heartbeat import with_heartbeat
 from nanoswap.serve.problems import as_problem
 from nanoswap.serve.reception import Received
 from nanoswap.serve.turn import Turn
+from tests.clips import Recipe, Scene, make
+from tests.marks import seen, signer
 
 Made = Generator[bytes, None, None]
 
@@ -39,7 +42,7 @@ class Ending:
 
 
 async def deliver(
-    made: Made, *, send: Any = None, seconds: float = 5.0, left: bool = False
+    made: Made, *, send: Any = None, seconds: float = 5.0, left: bool = False, seal: ClipSeal | None = None
 ) -> tuple[list[dict[str, Any]], Turn, Ending]:
     sent: list[dict[str, Any]] = []
 
@@ -52,7 +55,7 @@ async def deliver(
     if left:
         gone.set()
     await stack.enter_async_context(ending)
-    clip = ClipSwap(SimpleNamespace(close=lambda: None), 7, "avc1.640028", made)  # type: ignore[arg-type]
+    clip = ClipSwap(SimpleNamespace(close=lambda: None), 7, "avc1.640028", made, seal)  # type: ignore[arg-type]
     response = ClipDelivery(clip, Received(turn, SimpleNamespace(), gone), asyncio.Semaphore(1), seconds, stack)  # type: ignore[arg-type]
     await response({"type": "http"}, None, keep)  # type: ignore[arg-type]
     return sent, turn, ending
@@ -75,15 +78,16 @@ async def test_whole_clip_is_accounted_for() -> None:
     assert (ending.closed, ending.code) == (True, None)
 
 
-async def test_failure_in_the_middle_cuts_the_stream_and_is_told_to_the_room() -> None:
+@pytest.mark.parametrize("error", [Undecodable, ContentRefused])
+async def test_failure_in_the_middle_cuts_the_stream_and_is_told_to_the_room(error: type[PipelineError]) -> None:
     def made() -> Made:
         yield b"one"
-        raise Undecodable
+        raise error
 
     sent, turn, ending = await deliver(made())
     assert not whole(sent)
     assert turn.outcome is None
-    assert ending.code == "undecodable"
+    assert ending.code == error.code
 
 
 async def test_silence_is_filled_with_boxes_that_players_skip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,3 +144,48 @@ async def test_heartbeat_closes_what_it_reads() -> None:
         assert [await anext(beats) for _ in range(beats_before)] == [1, None, None][:beats_before]
         await beats.aclose()
         assert closed.is_set()
+
+
+def boxes(clip: bytes, wait: Callable[[], object]) -> Made:
+    """A clip box by box, the second not before a pulse has been sent."""
+    at = 0
+    while at < len(clip):
+        size = int.from_bytes(clip[at : at + 4], "big")
+        yield clip[at : at + size]
+        if not at:
+            wait()
+        at += size
+
+
+async def test_signature_comes_last_and_binds_the_pulses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_delivery, "BEAT_SECONDS", 0.02)
+    beat = threading.Event()
+
+    async def hear(message: dict[str, Any]) -> None:
+        if message.get("body") == FREE_BOX:
+            beat.set()
+
+    clip = make(Recipe(Scene([]), frames=3))
+    sent, turn, ending = await deliver(boxes(clip, lambda: beat.wait(5)), send=hear, seal=ClipSeal("mesh", signer()))
+    bodies = [message["body"] for message in sent[1:]]
+    data = b"".join(bodies)
+    assert FREE_BOX in bodies
+    assert bodies[-2][4:8] == b"uuid"
+    assert seen("video/mp4", data).state == "Trusted"
+    assert seen("video/mp4", data.replace(FREE_BOX, b"", 1)).state == "Invalid"
+    assert turn.outcome is not None
+    assert (turn.outcome.bytes, turn.outcome.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert ending.closed
+
+
+async def test_clip_whose_signature_fails_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ClipSeal("mesh", signer())
+
+    def fails() -> bytes:
+        raise NotMarked
+
+    monkeypatch.setattr(own, "box", fails)
+    sent, turn, ending = await deliver(boxes(make(Recipe(Scene([]), frames=3)), lambda: None), seal=own)
+    assert sent[-1]["more_body"]
+    assert ending.code == "not_marked"
+    assert turn.outcome is None or turn.outcome.code is not None

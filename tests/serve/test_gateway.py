@@ -25,7 +25,7 @@ SETTINGS = Settings(
     auth_issuer="https://p.supabase.co/auth/v1",
     secret=bytes(32),
 )
-BODY = {"kind": "image", "bytes": 1000, "width": 100, "height": 100, "consent": "likeness-2"}
+BODY = {"kind": "image", "bytes": 1000, "width": 100, "height": 100, "consent": "likeness-3"}
 
 
 class Anyone:
@@ -176,7 +176,14 @@ def test_bearer_is_required(header: str) -> None:
 
 @pytest.mark.parametrize(
     ("prefer", "seconds"),
-    [("", 0), ("wait=5", 5), ("respond-async, Wait=7", 7), ("wait=999", 25), ("wait=-1", 0)],
+    [
+        ("", 0),
+        ("wait=5", 5),
+        ("respond-async, Wait=7", 7),
+        ("wait=999", 25),
+        ("wait=-1", 0),
+        ("wait=" + "9" * 5000, 25),
+    ],
 )
 def test_prefer_wait(prefer: str, seconds: float) -> None:
     assert wait_seconds(prefer) == seconds

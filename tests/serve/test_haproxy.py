@@ -1,10 +1,21 @@
 """The edge's configuration: what Ray writes, with the doors closed."""
 
+import socket
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
-from nanoswap.serve.haproxy import STRIPPED_HEADERS, harden, write_wrapper
+from nanoswap.serve.client_address import PEER_HEADER
+from nanoswap.serve.haproxy import STRIPPED_HEADERS, find_binary, harden, write_wrapper
+from nanoswap.serve.headers import STATIC
+from nanoswap.serve.local import free_port
+from tests.serve.conftest import wait_until
 
 GENERATED = """frontend prometheus
     bind :9101
@@ -52,3 +63,99 @@ def test_wrapper_is_executable_and_names_the_real_binary(tmp_path: Path) -> None
     assert wrapper.stat().st_mode & 0o100
     assert "/haproxy" in wrapper.read_text()
     assert str(wrapper) not in wrapper.read_text()
+
+
+def test_answers_of_the_edge_itself_have_the_security_headers(tmp_path: Path) -> None:
+    port = free_port()
+    timeouts = "".join(f"    timeout {name} 5s\n" for name in ("client", "connect", "server"))
+    plain = f"defaults\n    mode http\n{timeouts}frontend http_frontend\n    bind 127.0.0.1:{port}\n"
+    path = tmp_path / "haproxy.cfg"
+    path.write_text(harden(plain))
+    edge = subprocess.Popen([find_binary(), "-f", path, "-db"], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5) as line:
+                line.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                answer = b""
+                while part := line.recv(65536):
+                    answer += part
+                    if b"</html>" in answer:
+                        break
+                break
+            time.sleep(0.05)
+    finally:
+        edge.terminate()
+        edge.wait(10)
+    head, _, _ = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    assert first.split()[1] == "503", "there is no replica behind it"
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    for name, value in STATIC.items():
+        assert headers[name.lower()] == value
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+def test_no_request_is_logged_and_the_edge_says_who_asks() -> None:
+    written = HAPROXY_CONFIG_TEMPLATE.replace("{{ config.log_target }}", "127.0.0.1:514")
+    hardened = harden(written.replace("{{ config.frontend_host }}:{{ config.frontend_port }}", "127.0.0.1:8000"))
+    assert "local0" not in hardened
+    assert "httplog" not in hardened
+    # A later Ray that logs in another place must be looked at.
+    assert {line.strip() for line in hardened.splitlines() if line.strip().startswith(("log ", "log-format"))} == {
+        "log global",
+        'log-format "%ST"',
+        "log {{ metrics_socket_path }} len 8192 format rfc5424 local1 debug",
+    } | {line.strip() for line in HAPROXY_CONFIG_TEMPLATE.splitlines() if line.strip().startswith("log-format-sd")}
+    assert f"    http-request set-header {PEER_HEADER} %[src]" in hardened.splitlines()
+
+
+def test_a_real_edge_overwrites_what_a_client_says_of_itself(tmp_path: Path) -> None:
+    """What the application behind it is told, for a client that sends the header and another's address."""
+    port, behind = free_port(), free_port()
+    seen: list[list[str]] = []
+
+    class Behind(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append([*(self.headers.get_all(PEER_HEADER) or []), *(self.headers.get_all("X-Forwarded-For") or [])])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    text = f"""global
+    log 127.0.0.1:514 local0 info
+    stats socket {tmp_path}/s
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+    log global
+    option httplog
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    default_backend one
+backend one
+    server one 127.0.0.1:{behind}
+"""
+    file = tmp_path / "haproxy.cfg"
+    file.write_text(harden(text))
+    with HTTPServer(("127.0.0.1", behind), Behind) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        edge = subprocess.Popen([find_binary(), "-db", "-f", str(file)], stderr=subprocess.DEVNULL)
+        try:
+            forged = {PEER_HEADER: "1.2.3.4", "X-Forwarded-For": "5.6.7.8"}
+            wait_until(lambda: _answers(f"http://127.0.0.1:{port}/", forged))
+        finally:
+            edge.terminate()
+            edge.wait(10)
+            server.shutdown()
+            thread.join()
+    assert seen == [["127.0.0.1", "5.6.7.8"]]
+
+
+def _answers(url: str, headers: dict[str, str]) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(url, headers=headers).status_code == 204
+    return False

@@ -36,7 +36,8 @@ def test_says_of_every_engine_what_the_manifest_says() -> None:
             *((model, False) for model in entry.uses),
         ]
         assert (by_name[name].label, by_name[name].licence) == (entry.label, entry.licence)
-    for one in (one for engine in found.engines for one in engine.models):
+    assert [one.name for one in found.gate] == list(BUILT_IN.gate) != []
+    for one in (*found.gate, *(one for engine in found.engines for one in engine.models)):
         model = BUILT_IN.models[one.name]
         for field in ("role", "repository", "revision", "file", "sha256", "bytes", "use", "stand_in"):
             assert getattr(one, field) == getattr(model, field), field
@@ -108,6 +109,7 @@ async def test_nothing_in_it_is_about_this_machine(tmp_path: Path, models: Path)
     assert str(models) not in moved.text
     listed = moved.json()["engines"]
     assert all(one["stand_in"] for engine in listed for one in engine["models"])
+    assert all(one["stand_in"] for one in moved.json()["gate"])
 
 
 async def test_manifest_is_read_once_when_the_gateway_is_made(models: Path, tmp_path: Path) -> None:

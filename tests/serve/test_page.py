@@ -92,6 +92,17 @@ def test_picture_without_a_face_is_explained(visit: Visit, astronaut: bytes) -> 
     expect(visit.page.locator("#hint")).to_have_text("The photo needs a face to change.")
 
 
+def test_refusal_of_the_gate_is_explained(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    refused = '{"type":"/problems#content_refused","title":"No","status":422,"code":"content_refused","detail":"No."}'
+    visit.ready(astronaut, hopper)
+    visit.page.route(
+        "**/swap", lambda route: route.fulfill(status=422, content_type="application/problem+json", body=refused)
+    )
+    visit.page.get_by_role("button", name="Swap", exact=True).click()
+    expect(visit.page.locator("body")).to_contain_text("This content isn't swapped here", timeout=30_000)
+    expect(visit.page.locator("body")).to_contain_text("Pictures must show adults, and nothing intimate.")
+
+
 def test_faces_are_buttons_that_can_be_pressed(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
     left, right = (np.asarray(Image.open(BytesIO(data)).convert("RGB"))[:512, :512] for data in (hopper, astronaut))
     page = visit.page

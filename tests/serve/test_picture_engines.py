@@ -17,6 +17,7 @@ from nanoswap.pipelines.roles import NEEDED, USABLE
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
 from nanoswap.serve.cli import main
+from nanoswap.serve.development_certificate import write_development_certificate
 from nanoswap.serve.environment import SettingsError
 from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.model_settings import ModelSettings
@@ -91,10 +92,13 @@ def test_service_says_it_in_one_line(manifest: Path, replicas: int) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_video_replica_does_without_them(manifest: Path) -> None:
+def test_video_replica_does_without_them(manifest: Path, tmp_path: Path) -> None:
+    chain, key = write_development_certificate(tmp_path)
     environment = {
         "NANOSWAP_ENGINE": "flagship,mesh", "NANOSWAP_MANIFEST": str(manifest), "NANOSWAP_MODELS": str(manifest.parent),
         "NANOSWAP_SECRET": "s" * 32, "REDIS_URL": "unix:///none", "SUPABASE_URL": "https://p.supabase.co",
+        "NANOSWAP_REGION": "elsewhere", "NANOSWAP_GATE": "off",
+        "NANOSWAP_C2PA_CERTIFICATE": str(chain), "NANOSWAP_C2PA_KEY": str(key),
     }  # fmt: skip
     # Our class is below Ray's wrapper, and in a process of its own because it changes the process that it is made in.
     code = "from nanoswap.serve.app import VideoSwap; print(*VideoSwap.func_or_class.__mro__[1]()._engines)"
@@ -116,12 +120,12 @@ async def test_config_says_which_engine_does_what(manifest: Path) -> None:
 async def test_clip_is_swapped_by_the_first_that_can_and_never_by_another(manifest: Path, astronaut: bytes) -> None:
     chosen, room = settings(manifest, "flagship", "mesh"), MemoryRoom(Policy())
     gateway = create_gateway(chosen, room, Anyone())  # type: ignore[arg-type]
-    replica = create_video_swap(chosen, room, Anyone(), chosen.models.load(clips=True), Encoder())  # type: ignore[arg-type]
+    replica = create_video_swap(chosen, room, Anyone(), chosen.models.load(clips=True), Encoder(), gate=None)  # type: ignore[arg-type]
     declared = {"kind": "video", "bytes": len(astronaut) + len(CLIP), "width": 480, "height": 272, "frames": 12}
 
     async def swap(**fields: str) -> httpx.Response:
         async with person(gateway, "ann") as line, person(replica, "ann") as here:
-            ticket = (await line.post("/v1/tickets", json=declared | {"consent": "likeness-2"})).json()
+            ticket = (await line.post("/v1/tickets", json=declared | {"consent": "likeness-3"})).json()
             while ticket["state"] == "waiting":
                 await asyncio.sleep(0.02)
                 ticket = (await line.get(ticket["links"]["self"])).json()

@@ -18,6 +18,6 @@ def test_document_lists_every_code_and_protects_every_private_path() -> None:
     made = document()
     assert made["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == list(CODES)
     for path, item in made["paths"].items():
-        public = path in ("/v1/config", "/v1/models", "/v1/queue", "/healthz", "/readyz")
+        public = path in ("/v1/config", "/v1/models", "/v1/queue", "/v1/verify", "/healthz", "/readyz")
         for operation in item.values():
             assert ("security" in operation) is not public, path

@@ -19,6 +19,7 @@ import onnx
 from nanoswap.pipelines.manifest import Manifest
 from tests.stand_ins.detector import detector
 from tests.stand_ins.encoder import encoder
+from tests.stand_ins.gate import ages, content
 from tests.stand_ins.landmarks import landmarks
 from tests.stand_ins.masks import enhancer, features, occluder
 from tests.stand_ins.swapper import swapper, swapper_256
@@ -33,6 +34,8 @@ FILES: dict[str, Callable[[], onnx.ModelProto]] = {
     "xseg_1": occluder,
     "gfpgan_1_4": enhancer,
     "inception": features,
+    "vit_nsfw_384": content,
+    "fairface_age_224": ages,
 }
 ENGINES = ("mesh", "inswapper", "hyperswap")
 DIFFUSION = ("instantid", "instantid-quality", "instantid-pulid", "instantid-reference", "klein")
@@ -77,6 +80,8 @@ def write(folder: Path, leave_out: Collection[str] = ()) -> Path:
         if known and known.parameters:
             pairs = ", ".join(_lines(known.parameters))
             text.append(f"parameters = {{ {pairs} }}")
+        if known and known.card:
+            text += [f"[models.{name}.card]", *_lines(asdict(known.card))]
     for name in engines:
         engine = real.engines[name]
         entry = {"label": engine.label, "kind": engine.kind, "licence": engine.licence}
@@ -84,6 +89,7 @@ def write(folder: Path, leave_out: Collection[str] = ()) -> Path:
         text += [f"[engines.{name}]", *_lines(entry)]
         if engine.recipe is not None:
             text += [f"[engines.{name}.recipe]", *_lines(asdict(replace(engine.recipe, **SMALL)))]
+    text += ["[gate]", f"needs = {json.dumps(real.gate)}"]
     path = folder / "models.toml"
     path.write_text("\n".join(text) + "\n", encoding="utf-8")
     return path
