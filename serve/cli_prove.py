@@ -28,7 +28,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pid", type=int, help="first process of the service; default what listens on the port")
     parser.add_argument("--kind", choices=["image", "video"], help="default both that are open")
     parser.add_argument("--engine", metavar="NAME", help="default all that are offered")
-    parser.add_argument("--only", metavar="NAME", help="scenarios whose name begins so")
+    parser.add_argument("--only", metavar="NAMES", default="", help="these scenarios, with semicolons between")
     parser.add_argument("--after", type=float, default=1.0, metavar="SECONDS", help="from an end to its search (1)")
     parser.add_argument("-o", "--out", metavar="FILE", help="the report; default prove-DATE.json")
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace, config: dict[str, Any], token: str, url: 
         loaded, notes = load_engines(root, names)
         proof = Proof(Visitor(url, token, config["consent"]["id"]), root, engines, loaded, after=arguments.after)
         print(f"{'scenario':<18}{'kind':<7}{'engine':<12}{'ended':<14}{'remnants':>9}{'writes':>8}{'scanned':>10}")
-        verdicts = proof.run(arguments.only, _show)
+        verdicts = proof.run({name.strip() for name in arguments.only.split(";") if name.strip()}, _show)
     except (CanNotProve, NoTrace) as error:
         raise MediaError("unreadable", str(error)) from None
     passed = bool(verdicts) and all(verdict.passed for verdict in verdicts)

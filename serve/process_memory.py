@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +27,15 @@ CHUNK: Final = 8 * 2**20
 #: Kernel pages that belong to no process: code and clocks.
 _KERNEL: Final = frozenset({"[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"})
 _STOP_SECONDS: Final = 5.0
+#: Lets every process that it was told of go on when its standard input ends, whatever ended it. Those below go first.
+_WAKER: Final = """
+import os, signal, sys
+for pid in reversed([int(line) for line in sys.stdin]):
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        pass
+"""
 _PRESENT, _SWAPPED, _OF_FILE = np.uint64(1 << 63), np.uint64(1 << 62), np.uint64(1 << 61)
 
 
@@ -66,13 +77,20 @@ def tree(root: int) -> list[int]:
 
 @contextmanager
 def stopped(root: int) -> Iterator[list[int]]:
-    """The tree stands still while the block runs; yields its processes. Raises `PermissionError`."""
+    """The tree stands still while the block runs; yields its processes. Raises `PermissionError`.
+
+    It goes on behind the block, and also when this process is killed in it: a small process of its own sees to that.
+    """
     still: list[int] = []
+    waker = subprocess.Popen([sys.executable, "-S", "-c", _WAKER], stdin=subprocess.PIPE, start_new_session=True)
+    assert waker.stdin is not None
     try:
         # A process may have been born while we stopped its parent: look again until there is no new one.
         while fresh := [pid for pid in tree(root) if pid not in still]:
             for pid in fresh:
                 still.append(pid)
+                waker.stdin.write(b"%d\n" % pid)
+                waker.stdin.flush()
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGSTOP)
             deadline = time.monotonic() + _STOP_SECONDS
@@ -82,9 +100,8 @@ def stopped(root: int) -> Iterator[list[int]]:
                 time.sleep(0.001)
         yield [pid for pid in still if _state(pid) not in ("", "Z")]
     finally:
-        for pid in reversed(still):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        waker.stdin.close()
+        waker.wait()
 
 
 def chunks(pid: int, unread: Unread) -> Iterator[npt.NDArray[np.uint8]]:

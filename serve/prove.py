@@ -88,15 +88,15 @@ class Proof:
         self._visitor, self._root, self._engines, self._loaded, self._after = visitor, root, engines, loaded, after
         self._search = Search(root, _environment(root).get("REDIS_URL"))
 
-    def run(self, only: str | None, say: Callable[[Verdict], None]) -> list[Verdict]:
-        """Every scenario whose name begins with ``only``. Raises `CanNotProve`, `NoTrace`, `OSError`."""
+    def run(self, only: Collection[str], say: Callable[[Verdict], None]) -> list[Verdict]:
+        """The scenarios named ``only``, or all. Raises `CanNotProve`, `NoTrace`, `OSError`."""
         control()
         verdicts = []
         with FileTrace(self._search.mine) as trace:
             for kind, engines in self._engines.items():
                 for number, engine in enumerate(engines):
                     stage = Stage(self._visitor, self._root, kind, engine, self._learned(engine))
-                    chosen = [one for one in scenarios(kind, first=number == 0) if one.name.startswith(only or "")]
+                    chosen = [one for one in scenarios(kind, first=number == 0) if not only or one.name in only]
                     known = self._known(stage, trace) if chosen else set()
                     for scenario in chosen:
                         verdicts.append(self._play(scenario, stage, known, trace))

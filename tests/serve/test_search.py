@@ -15,6 +15,7 @@ from nanoswap.serve.file_trace import FileTrace, NoTrace
 from nanoswap.serve.needles import Needles
 from nanoswap.serve.process_memory import Unread, chunks, stopped, tree
 from nanoswap.serve.search import Search, Seen
+from tests.serve.conftest import wait_until
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="reading other processes' memory takes Linux and root"
@@ -159,8 +160,26 @@ def test_stopped_tree_goes_on_afterwards(secret: np.ndarray) -> None:
         leaker.leak()
         with stopped(leaker.process.pid) as processes:
             assert len(processes) == 2
-            states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in processes]
-            assert states == ["T", "T"]
+            assert [state(pid) for pid in processes] == ["T", "T"]
             assert sum(len(piece) for piece in chunks(processes[0], Unread())) > 5_000_000
-        states = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in processes]
-        assert "T" not in states
+        assert "T" not in [state(pid) for pid in processes]
+
+
+def test_tree_goes_on_when_whoever_stopped_it_is_killed(secret: np.ndarray) -> None:
+    stopper = (
+        "import sys, time; from nanoswap.serve.process_memory import stopped\n"
+        "with stopped(int(sys.argv[1])): print('stopped', flush=True); time.sleep(600)"
+    )
+    with Leaker("None", secret.tobytes()) as leaker:
+        leaker.leak()
+        pid = leaker.process.pid
+        with subprocess.Popen([sys.executable, "-c", stopper, str(pid)], stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"stopped\n"
+            assert state(pid) == "T"
+            other.kill()
+        wait_until(lambda: state(pid) != "T")
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
