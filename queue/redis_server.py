@@ -45,10 +45,14 @@ def find_server() -> Path:
 
 
 class RedisServer:
-    """``with RedisServer() as server:`` runs one; ``server.url`` is its address."""
+    """``with RedisServer() as server:`` runs one; ``server.url`` is its address.
 
-    def __init__(self, binary: Path | None = None) -> None:
+    Its folder is made in ``parent``, or where temporary files go.
+    """
+
+    def __init__(self, binary: Path | None = None, parent: Path | None = None) -> None:
         self._binary = binary or find_server()
+        self._parent = parent
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -69,7 +73,7 @@ class RedisServer:
 
     def __enter__(self) -> Self:
         # mkdtemp makes it private (0700); short, because unix socket paths are limited to about 104 bytes.
-        self._folder = Path(tempfile.mkdtemp(prefix="ns-r-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="ns-r-", dir=self._parent))
         self.start()
         return self
 

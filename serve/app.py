@@ -9,6 +9,7 @@ import os
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.schema import LoggingConfig
 
 from nanoswap.pipelines.mp4 import Encoder, choose_encoder
 from nanoswap.pipelines.process import prepare_process
@@ -28,8 +29,11 @@ from nanoswap.serve.volatility import FREED_MEMORY, close_disks, require_plain_l
 #: Longest a swap may still run while its replica drains.
 DRAIN_SECONDS = 60.0
 DRAIN_VIDEO_SECONDS = 300.0
-#: Only a replica's process is started so, not Ray's own: they hold no media, and it costs them time.
-VOLATILE = {"env_vars": FREED_MEMORY}
+#: Only a replica's process is started so, not Ray's own: they hold no media, and it costs them time. A replica can't
+#: make the second file that putting a log aside would need.
+VOLATILE = {"env_vars": FREED_MEMORY | {"RAY_ROTATION_MAX_BYTES": "0"}}
+#: A line per request would fill the scratch.
+QUIET = LoggingConfig(enable_access_log=False)
 
 
 def _sessions(settings: Settings) -> Sessions:
@@ -137,6 +141,7 @@ def applications(settings: Settings) -> dict[str, tuple[str, serve.Application]]
             # Every open event stream is one ongoing request.
             max_ongoing_requests=10_000,
             graceful_shutdown_timeout_s=5.0,
+            logging_config=QUIET,
             ray_actor_options={"num_cpus": 0.1, "runtime_env": VOLATILE},
         )
         .bind()
@@ -157,6 +162,7 @@ def _swapper(decorated: object, replicas: int, gpus: float, drain_seconds: float
             graceful_shutdown_timeout_s=drain_seconds,
             ray_actor_options={"num_cpus": 0.1, "num_gpus": gpus, "runtime_env": VOLATILE},
             health_check_period_s=5.0,
+            logging_config=QUIET,
         )
         .bind()
     )

@@ -9,11 +9,9 @@ import logging
 import os
 import resource
 import secrets
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
@@ -29,16 +27,21 @@ from nanoswap.serve.development_certificate import write_development_certificate
 from nanoswap.serve.haproxy import write_wrapper
 from nanoswap.serve.issuer_process import issuer_process
 from nanoswap.serve.safety_settings import OFF, for_development
+from nanoswap.serve.scratch import scratch
 from nanoswap.serve.settings import Settings, new_secret
 
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 90.0
+LOG_BYTES = 1_048_576  # of one file of Ray's own log
+HOUR_MS = "3600000"
 OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
 
 
 def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) -> int:
     """Serve until SIGINT or SIGTERM. ``environment`` is the process's own: Ray's workers inherit it."""
+    # The edge holds what it passes on, and a core of it would be a file. All that starts from here inherits this.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     stop = threading.Event()
     with local_service(environment) as settings:
         # Not earlier: until now Ctrl-C is a KeyboardInterrupt that unwinds the start, and Ray sets handlers of its own.
@@ -63,11 +66,12 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
     """Start everything that isn't configured and yield when the service answers."""
     before = dict(environment)
     with ExitStack() as stack:
-        folder = stack.enter_context(_folder())
+        folder = stack.enter_context(scratch(_warn))
+        environment.update(child_environment(folder))
         environment.setdefault("NANOSWAP_SECRET", new_secret())
         environment.setdefault("NANOSWAP_PORT", "8000")
         if "REDIS_URL" not in environment:
-            environment["REDIS_URL"] = stack.enter_context(RedisServer()).url
+            environment["REDIS_URL"] = stack.enter_context(RedisServer(parent=folder)).url
         if "SUPABASE_URL" not in environment and "NANOSWAP_AUTH_URL" not in environment:
             origin = f"http://127.0.0.1:{environment['NANOSWAP_PORT']}"
             environment["NANOSWAP_AUTH_URL"] = stack.enter_context(issuer_process([origin]))
@@ -97,6 +101,17 @@ def _mark_development(environment: MutableMapping[str, str], folder: Path) -> No
         environment.update(NANOSWAP_C2PA_CERTIFICATE=str(chain), NANOSWAP_C2PA_KEY=str(key))
 
 
+def child_environment(folder: Path) -> dict[str, str]:
+    """What every process below is told, so that it writes nowhere else."""
+    temporary = folder / "t"
+    temporary.mkdir()
+    return {
+        "TMPDIR": str(temporary),
+        # No .pyc: their folders may be read-only, and where they aren't they are no business of a running service.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
 def ray_environment(folder: Path) -> dict[str, str]:
     """What Ray must be told before it starts; each line closes a path by which media or data could leave."""
     return {
@@ -118,11 +133,21 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # The scratch has an end. A file of Ray's log is put aside at one MiB, once, and what is logged
+        # by the clock is logged once an hour (0 would be as often as the processor can).
+        "RAY_ROTATION_MAX_BYTES": str(LOG_BYTES),
+        "RAY_ROTATION_BACKUP_COUNT": "1",
+        "RAY_event_stats_print_interval_ms": HOUR_MS,
+        "RAY_debug_dump_period_milliseconds": HOUR_MS,
         # Loopback instead of the machine's address for every internal port of a one-machine cluster.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
+
+
+def _warn(message: str) -> None:
+    print(f"Warning: {message}", file=sys.stderr)
 
 
 def max_connections() -> int:
@@ -140,24 +165,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
-    """A private folder, in memory where there is a memory file system. Short, because unix socket paths must be."""
-    memory = Path("/dev/shm")
-    parent = memory if sys.platform == "linux" and os.access(memory, os.W_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="ns-", dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
 def _ray(settings: Settings, folder: Path) -> Iterator[None]:
     # Imported here: Ray Serve reads its environment once, when it is imported.
     import ray
     from ray import serve
 
-    from nanoswap.serve.app import applications
+    from nanoswap.serve.app import QUIET, applications
 
     ray.init(
         num_cpus=max(4, os.cpu_count() or 1),
@@ -168,7 +181,7 @@ def _ray(settings: Settings, folder: Path) -> Iterator[None]:
         logging_level=logging.ERROR,
     )
     try:
-        serve.start(http_options={"host": settings.host, "port": settings.port})
+        serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config=QUIET)
         for name, (prefix, application) in applications(settings).items():
             serve.run(application, name=name, route_prefix=prefix)
         yield

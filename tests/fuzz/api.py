@@ -42,7 +42,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-TICKET = {"bytes": 400_000, "width": 512, "height": 600, "consent": "likeness-2"}
+TICKET = {"bytes": 400_000, "width": 512, "height": 600, "consent": "likeness-3"}
 _FACE = jpeg(portrait("hopper"))
 MEDIA = {
     "image": {"source": _FACE, "target": _FACE},

@@ -60,8 +60,8 @@ def surface(url: str) -> ASGIApp:
 
     engines = {"mesh": MeshEngine()}
     gateway = create_gateway(settings, room, sessions())
-    image = create_image_swap(settings, room, sessions(), engines)
-    video = create_video_swap(settings, room, sessions(), engines, Encoder(preset="ultrafast"))
+    image = create_image_swap(settings, room, sessions(), engines, gate=None)
+    video = create_video_swap(settings, room, sessions(), engines, Encoder(preset="ultrafast"), gate=None)
 
     @asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
