@@ -22,6 +22,7 @@ from nanoswap.serve.erasure import HOOK_PATH, MAX_BODY_BYTES, install
 from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.public_settings import PublicSettings
+from nanoswap.serve.rate_limits import RateLimits
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.webhook import TOLERANCE_SECONDS, WebhookKey
 from tests.serve.test_gateway import BODY, SETTINGS
@@ -92,7 +93,7 @@ async def scene(request: pytest.FixtureRequest, redis_server: RedisServer) -> As
     app = create_gateway(SETTINGS, room, Dated())  # type: ignore[arg-type]
     # Once more, with the secret and a clock; what was installed before would answer first.
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/v1/account"]
-    install(app, HOOKED, room, signed_in(Dated(), room), lambda: made[0].now)  # type: ignore[arg-type]
+    install(app, HOOKED, room, signed_in(Dated(), room, RateLimits(HOOKED, None)), lambda: made[0].now)  # type: ignore[arg-type]
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as client:
         made.append(Scene(room, client))
@@ -228,7 +229,7 @@ async def test_without_a_secret_the_address_does_not_exist() -> None:
 async def test_replica_refuses_the_tokens_too() -> None:
     """Looking for faces takes no ticket: nothing but the token stands before it."""
     room = MemoryRoom(Policy(), clock=lambda: NOW * 1000)
-    app = create_image_swap(SETTINGS, room, Dated(), {})  # type: ignore[arg-type]
+    app = create_image_swap(SETTINGS, room, Dated(), {}, gate=None)  # type: ignore[arg-type]
     await room.erase(ACCOUNT, NOW, forgive=True)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
         codes = [

@@ -38,8 +38,8 @@ def applications() -> dict[str, FastAPI]:
     room: Any = Broken(Policy())
     sessions: Any = Anyone()
     return {
-        "/image": create_image_swap(SETTINGS, room, sessions, {}),
-        "/video": create_video_swap(SETTINGS, room, sessions, {}, Encoder()),
+        "/image": create_image_swap(SETTINGS, room, sessions, {}, gate=None),
+        "/video": create_video_swap(SETTINGS, room, sessions, {}, Encoder(), gate=None),
         "": create_gateway(SETTINGS, room, sessions),
     }
 

@@ -107,7 +107,7 @@ async def test_nothing_that_a_person_sends_is_logged(written: Written) -> None:
     apps = [
         create_gateway(settings, Broken(Policy()), Anyone()),  # type: ignore[arg-type]
         create_gateway(settings, Broken(Policy()), real),
-        create_image_swap(settings, Broken(Policy()), Anyone(), engines),  # type: ignore[arg-type]
+        create_image_swap(settings, Broken(Policy()), Anyone(), engines, gate=None),  # type: ignore[arg-type]
     ]
     picture = io.BytesIO()
     Image.new("RGB", (64, 64)).save(picture, "PNG")

@@ -23,6 +23,7 @@ from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.model_settings import ModelSettings
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.video_swap import create_video_swap
+from nanoswap.serve.volatility import FREED_MEMORY
 from tests.clips import Recipe, make, read, read_number
 from tests.corpus import SCENE
 from tests.serve.double import Double, running
@@ -103,7 +104,11 @@ def test_video_replica_does_without_them(manifest: Path, tmp_path: Path) -> None
     # Our class is below Ray's wrapper, and in a process of its own because it changes the process that it is made in.
     code = "from nanoswap.serve.app import VideoSwap; print(*VideoSwap.func_or_class.__mro__[1]()._engines)"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        env=os.environ | FREED_MEMORY | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (done.returncode, done.stdout) == (0, "mesh\n"), done.stderr
 

@@ -72,7 +72,7 @@ async def test_places_in_line_have_a_limit_of_their_own() -> None:
 
 async def test_looks_at_faces_have_a_limit_of_their_own() -> None:
     room, rates = MemoryRoom(Policy()), MemoryRates(FEW.secret)
-    app = create_image_swap(FEW, room, Anyone(), {"mesh": MeshEngine()}, rates)  # type: ignore[arg-type]
+    app = create_image_swap(FEW, room, Anyone(), {"mesh": MeshEngine()}, rates, gate=None)  # type: ignore[arg-type]
     async with person(app, "ann") as client:
         answers = [await client.post("/v1/faces", files={"target": ("t", b"x")}) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [415, 415, 429]

@@ -1,0 +1,107 @@
+"""`nanoswap prove` on a running service: nothing is left; and on one that keeps what it gets, it says so."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanoswap.serve.cli import main
+from nanoswap.serve.prove import CanNotProve, find_root, learned
+from nanoswap.serve.prove_report import read_report
+from tests.serve.conftest import Service, start_service, stop_service
+
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.skipif(
+        sys.platform != "linux" or os.geteuid() != 0, reason="reading other processes' memory takes Linux and root"
+    ),
+]
+
+#: What a dishonest replica does: it keeps what it should overwrite, the second time in a file of the scratch folder.
+LEAKY = """
+import sys
+if any("default_worker" in word for word in sys.orig_argv):
+    import nanoswap.serve.upload as upload
+    kept = []
+    real = upload.wipe
+    def keep(data):
+        kept.append(bytes(data))
+        real(data)
+    upload.wipe = keep
+"""
+
+
+def prove(service: Service, out: Path, *words: str) -> tuple[int, dict[str, Any]]:
+    code = main(["prove", "--demo", "--url", service.url, "-o", str(out), *words])
+    return code, json.loads(out.read_text())
+
+
+def test_nothing_is_left_of_a_picture_or_a_clip(service: Service, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    code, report = prove(service, out, "--only", "success, jpeg;success;left in upload;no face;quota")
+    table = {(row["kind"], row["name"]): row for row in report["scenarios"]}
+    assert {(kind, name) for kind in ("image", "video") for name in ("left in upload", "no face", "quota")} < set(table)
+    for row in report["scenarios"]:
+        assert row["problem"] is None, row
+        assert row["places"] == {}, row
+        assert row["on_disk"] == [], row
+        assert row["processes"] > 8
+        assert row["scanned"] > 200_000_000
+    assert (code, report["passed"]) == (0, True)
+    assert report["host"]["may_dump_core"] == []
+    # What /verify shows is the same report.
+    shown = read_report(out)
+    assert shown is not None
+    assert shown.passed
+
+
+def test_replica_that_keeps_an_upload_is_found_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LEAKY)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    leaky = start_service(PYTHONPATH=path, NANOSWAP_VIDEO_REPLICAS="0")
+    try:
+        code, report = prove(leaky, tmp_path / "report.json", "--only", "success, png")
+    finally:
+        stop_service(leaky)
+    assert (code, report["passed"]) == (1, False)
+    (row,) = report["scenarios"]
+    assert row["ended"] == "ok"
+    (place,) = row["places"]
+    assert "ServeReplica:image" in place
+    assert row["needles"]["source, file"] > 100_000
+    assert row["needles"]["target, file"] > 100_000
+    assert "ServeReplica:image" in capsys.readouterr().out
+
+
+def test_who_may_not_look_is_told_in_one_line(service: Service, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nanoswap.serve.cli", "prove", "--demo", "--url", service.url, "-o", "/tmp/none.json"],
+        user=65534, capture_output=True, text=True, cwd="/",
+    )  # fmt: skip
+    if "ModuleNotFoundError" in done.stderr or "Permission denied: '/" in done.stderr:
+        pytest.skip("another user can't even start Python here")
+    assert done.returncode == 2
+    assert done.stderr.startswith("nanoswap: ")
+    assert "root" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_first_process_is_found_by_the_port(service: Service) -> None:
+    port = int(service.url.rpartition(":")[2])
+    assert find_root(port) == service.process.pid
+    with pytest.raises(CanNotProve, match="no process"):
+        find_root(1)
+
+
+def test_what_an_engine_learns_is_looked_for() -> None:
+    from nanoswap.pipelines.canary import picture, portrait
+    from nanoswap.pipelines.mesh import MeshEngine
+
+    forms = learned(MeshEngine(), picture(portrait(3), "jpeg").data)
+    assert forms["source, learned.pixels"].nbytes > 10_000
