@@ -85,15 +85,15 @@ def test_picture_without_a_face(service: Service, photos: tuple[Path, Path], tmp
 
 def test_clip_and_its_chosen_face(service: Service, photos: tuple[Path, Path], tmp_path: Path) -> None:
     clip, out = tmp_path / "party.mp4", tmp_path / "out.mp4"
-    clip.write_bytes(make(Recipe(SCENE, frames=36)))
+    clip.write_bytes(make(Recipe(SCENE, frames=132)))
     (face,) = json.loads(nanoswap("faces", clip, "--at", "0.5", "--demo", "--json", "--url", service.url).stdout)[
         "faces"
     ]
     words = ("swap", photos[0], clip, "-o", out, "--demo", "--consent", "--json", "--url", service.url)
-    done = nanoswap(*words, "--faces", face["id"], "--at", "0.5", "--start", "0.5", "--end", "1.25")
+    done = nanoswap(*words, "--faces", face["id"], "--at", "0.5", "--start", "0.5", "--end", "5.25")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["frames"] == 18
-    assert [read_number(frame) for frame in read(out.read_bytes()).frames] == list(range(12, 30))
+    assert json.loads(done.stdout)["frames"] == 114
+    assert [read_number(frame) for frame in read(out.read_bytes()).frames] == list(range(12, 126))
     assert "] " in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["astronaut.jpg", "hopper.jpg", "out.mp4", "party.mp4"]
 
