@@ -12,7 +12,7 @@ ones may be missed, and a false alarm needs a collision of 64 bits.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -34,8 +34,9 @@ Keys = npt.NDArray[np.uint64]
 class Needles:
     """An index of arrays by name. Thread safe once made."""
 
-    def __init__(self, strings: Mapping[str, npt.NDArray[Any]], known: Collection[int] = ()) -> None:
-        """``strings``: arrays of bytes or of larger numbers. ``known``: keys of windows that are no news."""
+    def __init__(self, strings: Mapping[str, npt.NDArray[Any]], known: Keys | None = None) -> None:
+        """``strings``: arrays of bytes or of larger numbers. ``known``: keys of windows that are no news, see
+        `every_key`."""
         self.names = tuple(strings)
         keys, owners = [], []
         for number, data in enumerate(strings.values()):
@@ -44,8 +45,8 @@ class Needles:
             owners.append(np.full(len(found), number, np.int32))
         everything = np.concatenate([np.zeros(0, np.uint64), *keys])
         whose = np.concatenate([np.zeros(0, np.int32), *owners])
-        if known:
-            fresh = ~np.isin(everything, np.fromiter(known, np.uint64, len(known)))
+        if known is not None:
+            fresh = ~np.isin(everything, known)
             everything, whose = everything[fresh], whose[fresh]
         order = np.argsort(everything, kind="stable")
         self._keys, self._owners = everything[order], whose[order]
@@ -79,6 +80,15 @@ class Needles:
         for begin, end in zip(first, last, strict=True):
             counts[np.unique(self._owners[begin:end])] += STRIDE
         return {name: int(count) for name, count in zip(self.names, counts, strict=True) if count}
+
+
+def every_key(data: npt.NDArray[Any]) -> Keys:
+    """Keys of the windows at all offsets of an array: where another one shares a part with it, whatever the offset."""
+    plain = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    if len(plain) < WINDOW:
+        return np.zeros(0, np.uint64)
+    words = np.lib.stride_tricks.sliding_window_view(plain, WORD).copy().view(np.uint64).ravel()
+    return _hashed(words[: -2 * WORD], words[WORD:-WORD], words[2 * WORD :])
 
 
 def _window_keys(data: npt.NDArray[Any]) -> Keys:

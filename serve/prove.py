@@ -2,8 +2,8 @@
 
 Nobody has to believe the promise; it is tried. Canaries go through the service to every end that a request can have,
 and after each the memory of all its processes, its files, shared memory and Redis are searched for them. A proof that
-can't fail is none, so it begins by finding bytes that it has put somewhere itself; and a window of a canary that was
-there before (tables of a codec, say) counts as nothing, which a first round with other canaries tells.
+can't fail is none, so it begins by finding bytes that it has put somewhere itself; and a window of a canary that is
+no canary's own (of a codec's tables, say) counts as nothing, which a first round with other canaries tells.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from nanoswap.pipelines.model_store import ModelError
 from nanoswap.serve.environment import SettingsError
 from nanoswap.serve.file_trace import FileTrace
 from nanoswap.serve.model_settings import ModelSettings
-from nanoswap.serve.needles import SHORTEST, Needles
+from nanoswap.serve.needles import SHORTEST, Keys, Needles, every_key
 from nanoswap.serve.process_memory import Unread, chunks, command, parent, stopped, tree
 from nanoswap.serve.scenarios import Kind, Scenario, Stage, scenarios
 from nanoswap.serve.search import Remnant, Search, Seen, summed
@@ -97,13 +97,13 @@ class Proof:
                 for number, engine in enumerate(engines):
                     stage = Stage(self._visitor, self._root, kind, engine, self._learned(engine))
                     chosen = [one for one in scenarios(kind, first=number == 0) if not only or one.name in only]
-                    known = self._known(stage, trace) if chosen else set()
+                    known = self._known(stage) if chosen else None
                     for scenario in chosen:
                         verdicts.append(self._play(scenario, stage, known, trace))
                         say(verdicts[-1])
         return verdicts
 
-    def _play(self, scenario: Scenario, stage: Stage, known: set[int], trace: FileTrace) -> Verdict:
+    def _play(self, scenario: Scenario, stage: Stage, known: Keys | None, trace: FileTrace) -> Verdict:
         about: dict[str, Any] = {"name": scenario.name, "kind": stage.kind, "engine": stage.engine}
         try:
             ended = scenario.act(stage)
@@ -115,17 +115,15 @@ class Proof:
         problem = None if ended.code in scenario.codes else f"ended as {ended.code} and not as {wanted}"
         return Verdict(**about, ended=ended.code, problem=problem, **_counted(seen))
 
-    def _known(self, stage: Stage, trace: FileTrace) -> set[int]:
-        """Windows that lie in the service whatever is uploaded: a first round's canaries share with the later ones
-        nothing but the tables and heads of their formats, and what is the same of every face."""
-        forms: Forms = {}
-        for number, scenario in enumerate(scenarios(stage.kind, first=True)):
+    def _known(self, stage: Stage) -> Keys:
+        """What the canaries of a first round share with the later ones is nobody's: tables and heads of formats, what
+        every result says of itself, what is the same of every face."""
+        known = [np.zeros(0, np.uint64)]
+        for scenario in scenarios(stage.kind, first=True):
             if scenario.name.startswith("success"):
-                made = scenario.act(stage).forms.items()
-                forms |= {
-                    f"{number} {name}": data for name, data in made if name.endswith(", file") or "learned" in name
-                }
-        return self._search.look(Needles(forms), trace).keys
+                forms = scenario.act(stage).forms.items()
+                known += [every_key(data) for name, data in forms if name.endswith(", file") or "learned" in name]
+        return np.unique(np.concatenate(known))
 
     def _learned(self, engine: str) -> Callable[[bytes], Forms]:
         loaded = self._loaded.get(engine)

@@ -39,10 +39,9 @@ class Remnant:
 
 @dataclass(slots=True)
 class Seen:
-    """What one search found and how far it saw. keys: of all windows that were found, for `Needles`."""
+    """What one search found and how far it saw."""
 
     remnants: list[Remnant] = field(default_factory=list)
-    keys: set[int] = field(default_factory=set)
     processes: int = 0
     scanned: int = 0
     unread: Unread = field(default_factory=Unread)
@@ -116,13 +115,11 @@ class Search:
             seen.scanned += len(piece)
             found.append(needles.keys_in(piece))
         keys = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
-        seen.keys.update(map(int, keys))
         seen.remnants += [Remnant(place, name, count) for name, count in needles.count(keys).items()]
 
 
 def _add(seen: Seen, part: Seen) -> None:
     seen.remnants += part.remnants
-    seen.keys |= part.keys
     seen.scanned += part.scanned
     for name, count in part.unread.mappings.items():
         seen.unread.add(name, count)
