@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
+from nanoswap.pipelines.compiled import compile_no_more
 from nanoswap.pipelines.mp4 import Encoder, choose_encoder
 from nanoswap.pipelines.process import prepare_process
 from nanoswap.queue.account import Accounts
@@ -49,6 +50,7 @@ def _sessions(settings: Settings) -> Sessions:
 def _closed(app: FastAPI) -> FastAPI:
     """The application of a replica that has loaded everything: from here on its process makes no file."""
     require_plain_loop()
+    compile_no_more()
     close_disks()
     return app
 

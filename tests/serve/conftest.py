@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -43,12 +43,13 @@ class Service:
         return str(answer.raise_for_status().json()["access_token"])
 
 
-def start_service(*words: str, **environment: str) -> Service:
-    """Start ``nanoswap serve`` with these words on a free port and wait until it says that it is ready."""
+def start_service(*words: str, inside: Sequence[str] = (), **environment: str) -> Service:
+    """Start ``nanoswap serve`` with these words on a free port and wait until it says that it is ready. ``inside``: a
+    command that becomes the one that follows it."""
     port = free_port()
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "NANOSWAP_"))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "nanoswap.serve.cli", "serve", *words],
+        [*inside, sys.executable, "-m", "nanoswap.serve.cli", "serve", *words],
         # The tests are one account at one address, and ask as fast as they can.
         env=inherited | {"NANOSWAP_PORT": str(port)} | dict.fromkeys(UNCOUNTED, "0") | environment,
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What a process can do when it has denied itself new files: one of its own each, for there is no way back."""
+"""What a process can and can't do once it has denied itself new files; each in its own, as there is no way back."""
 
 import platform
 import subprocess
