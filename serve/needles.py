@@ -36,14 +36,19 @@ class Needles:
 
     def __init__(self, strings: Mapping[str, npt.NDArray[Any]], known: Collection[int] = ()) -> None:
         """``strings``: arrays of bytes or of larger numbers. ``known``: keys of windows that are no news."""
-        self.names = tuple(strings)
-        keys, owners = [], []
-        for number, data in enumerate(strings.values()):
-            found = _window_keys(data)
-            keys.append(found)
-            owners.append(np.full(len(found), number, np.int32))
-        everything = np.concatenate([np.zeros(0, np.uint64), *keys])
-        whose = np.concatenate([np.zeros(0, np.int32), *owners])
+        self._index({name: window_keys(data) for name, data in strings.items()}, known)
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Keys], known: Collection[int] = ()) -> Needles:
+        """Of arrays that are not here: what `window_keys` made of each, by name."""
+        made = cls.__new__(cls)
+        made._index(keys, known)
+        return made
+
+    def _index(self, keys: Mapping[str, Keys], known: Collection[int]) -> None:
+        self.names = tuple(keys)
+        everything = np.concatenate([np.zeros(0, np.uint64), *keys.values()])
+        whose = np.repeat(np.arange(len(keys), dtype=np.int32), [len(each) for each in keys.values()])
         if known:
             fresh = ~np.isin(everything, np.fromiter(known, np.uint64, len(known)))
             everything, whose = everything[fresh], whose[fresh]
@@ -81,8 +86,8 @@ class Needles:
         return {name: int(count) for name, count in zip(self.names, counts, strict=True) if count}
 
 
-def _window_keys(data: npt.NDArray[Any]) -> Keys:
-    """Keys of the indexed windows of one needle, plain ones left out."""
+def window_keys(data: npt.NDArray[Any]) -> Keys:
+    """Keys of the indexed windows of one needle, plain ones left out. They can't be turned back."""
     plain = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     count = len(plain) - WINDOW + 1
     if count <= 0:
