@@ -218,9 +218,7 @@ def swap_picture(engine: Any, gate: Any, seed: int, outcome: str, ear: Ear | Non
 
     made = None
     with suppress(RuntimeError, *_cancelled()):
-        made = swap_image(
-            engine, source, target, SwapOptions(), ImageLimits(), gate=gate, cancel=cancel, report=report
-        )
+        made = swap_image(engine, source, target, SwapOptions(), ImageLimits(), gate=gate, cancel=cancel, report=report)
         assert outcome == "success", f"a swap that was to end in {outcome} has a result"
     for each in (source, target, *([made.data] if made else [])):
         each[:] = bytes(len(each))
@@ -305,9 +303,7 @@ def child(folder: str, name: str, outcome: str, words: list[str]) -> None:
     from nanoswap.serve.pixel_thread import then_wiping_the_stack
 
     manifest = Manifest.read(Path(folder) / "models.toml")
-    runtime = Runtime(
-        threads=2, batching=Batching(most=16, wait=0.0), swapper="torch" if "torch" in words else "onnx"
-    )
+    runtime = Runtime(threads=2, batching=Batching(most=16, wait=0.0), swapper="torch" if "torch" in words else "onnx")
     store = ModelStore(Path(folder), manifest)
     gate, engine = load_gate(manifest, store, runtime), cast(Any, load_engine(name, manifest, store, runtime, Style()))
     if "plain" in words:

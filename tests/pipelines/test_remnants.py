@@ -45,7 +45,9 @@ def test_scanner_finds_what_is_there_and_no_more() -> None:
     rng = np.random.default_rng(1)
     there, gone = rng.integers(0, 256, (2, 50_000), dtype=np.uint8)
     floats = rng.random(10_000, np.float32)
-    needles = Needles.of({"there": window_keys(there), "gone": window_keys(gone), "floats": remnants.keys_of(floats, 8160)})
+    needles = Needles.of(
+        {"there": window_keys(there), "gone": window_keys(gone), "floats": remnants.keys_of(floats, 8160)}
+    )
     gone.fill(0)
     found = remnants.in_memory(os.getpid(), needles)
     assert found["there"] > 45_000
