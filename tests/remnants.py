@@ -158,7 +158,7 @@ def listen(ear: Ear, engine: Any) -> None:
         ear.around(blob, "to_blob", "crop")
         ear.around(swap_net_onnx, "from_blob", "painted")
     from nanoswap.pipelines.classifier import Classifier
-    from nanoswap.pipelines.frame import Frame, FramePool
+    from nanoswap.pipelines.frame import FramePool
     from nanoswap.pipelines.reader import Reader
 
     ear.around(Classifier, "__call__", "gate")
