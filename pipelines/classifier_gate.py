@@ -33,12 +33,18 @@ _NEWS: Final = 0.8  # of the picture: a body that is more of it than this was se
 
 
 class ClassifierGate:
-    """Implements `Gate`. content: classifiers of whole pictures; ages: of faces. At least one of each."""
+    """Implements `Gate`. content: classifiers of whole pictures; ages: of faces. At least one of each. rinse: of their
+    networks."""
 
-    def __init__(self, content: Sequence[Classifier], ages: Sequence[Classifier]) -> None:
+    def __init__(
+        self, content: Sequence[Classifier], ages: Sequence[Classifier], *, rinse: Callable[[], None] = lambda: None
+    ) -> None:
         if not content or not ages:
             raise ValueError("a gate has a classifier of content and one of ages")
-        self._content, self._ages = tuple(content), tuple(ages)
+        self._content, self._ages, self._rinse = tuple(content), tuple(ages), rinse
+
+    def rinse(self) -> None:
+        self._rinse()
 
     def check_content(self, rgb: Rgb, faces: Sequence[Face]) -> None:
         _refuse_unless_sure(lambda: any(bool(one(_views(rgb, faces)).any()) for one in self._content))

@@ -13,10 +13,13 @@ from nanoswap.pipelines.face import Face
 
 
 class Gate(Protocol):
-    """Thread safe. Neither method changes `rgb`, uint8 (H, W, 3) RGB, or keeps anything of it."""
+    """Thread safe. None of its methods changes `rgb`, uint8 (H, W, 3) RGB, or keeps anything of it."""
 
     def check_content(self, rgb: Rgb, faces: Sequence[Face]) -> None:
         """Raises `ContentRefused` for an intimate picture. faces: of people who are looked at more closely."""
 
     def check_ages(self, rgb: Rgb, faces: Sequence[Face]) -> None:
         """Raises `ContentRefused` when any of the faces may be a minor's."""
+
+    def rinse(self) -> None:
+        """As `Engine.rinse`, of what looks."""

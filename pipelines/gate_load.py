@@ -7,6 +7,7 @@ a gate that looks less closely.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 from nanoswap.pipelines.engines import LibraryMissing
@@ -49,18 +50,27 @@ def load_gate(manifest: Manifest, store: ModelStore, runtime: Runtime) -> Gate:
     _check_there(manifest, store, runtime)
     from nanoswap.pipelines.classifier import Classifier
     from nanoswap.pipelines.classifier_gate import ClassifierGate
+    from nanoswap.pipelines.onnx_arena import shared_arena
     from nanoswap.pipelines.onnx_net import OnnxNet
 
+    rinses: list[Callable[[], None]] = [shared_arena().rinse]
     found: dict[str, list[Classifier]] = {"content": [], "age": []}
     for name in manifest.gate:
         model = manifest.models[name]
         assert model.card is not None
         try:
-            found[model.role].append(Classifier(OnnxNet.of(store.read(name), runtime), model.card))
+            net = OnnxNet.of(store.read(name), runtime)
+            rinses.append(net.rinse)
+            found[model.role].append(Classifier(net, model.card))
         except ModelError:
             raise
         except Exception as error:
             # What a graph can do wrong is without number, and it is the operator's file, not a person's.
             why = str(error).strip().splitlines()[:1] or [type(error).__name__]
             raise GateUnusable(f"{name} of the safety gate can't be loaded: {why[0]}") from error
-    return ClassifierGate(found["content"], found["age"])
+
+    def rinse() -> None:
+        for each in rinses:
+            each()
+
+    return ClassifierGate(found["content"], found["age"], rinse=rinse)

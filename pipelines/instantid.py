@@ -93,6 +93,7 @@ class InstantIdEngine:
     """Implements `Engine`. Thread safe; the more threads are in `swap`, the fuller are the steps.
 
     step_batch, admitted: see `StepBatcher`; the first is at most the second. rinse: of the networks, see `Engine`.
+    enter: called in a thread before it makes anything on the device, see `GpuMemory`.
     """
 
     def __init__(
@@ -104,8 +105,9 @@ class InstantIdEngine:
         step_batch: int,
         admitted: int,
         rinse: Callable[[], None] = lambda: None,
+        enter: Callable[[], None] = lambda: None,
     ) -> None:
-        self.name, self._rinse = name, rinse
+        self.name, self._rinse, self._enter = name, rinse, enter
         self.batch = step_batch
         self._nets, self._style = networks, style
         self._steps: StepBatcher[Denoising, Rgb] = StepBatcher(
@@ -137,6 +139,7 @@ class InstantIdEngine:
         return self._nets.encoder(rgb, faces)
 
     def prepare(self, rgb: Rgb, face: Face) -> IdentitySource:
+        self._enter()
         embedding = self._nets.encoder.raw(rgb, face)
         try:
             return IdentitySource(self._nets.identity(embedding, rgb, face))
@@ -157,6 +160,7 @@ class InstantIdEngine:
             raise ValueError(f"{len(pairs)} faces in one call, and {self.batch} are most")
         if not pairs:
             return []
+        self._enter()
         crops: list[_Crop] = []
         jobs: list[Denoising] = []
 

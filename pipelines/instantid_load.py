@@ -8,7 +8,7 @@ import torch
 
 from nanoswap.pipelines.analysis import Detector, Encoder, Landmarks
 from nanoswap.pipelines.denoiser import Denoiser
-from nanoswap.pipelines.gpu_memory import GpuMemory
+from nanoswap.pipelines.gpu_memory import gpu_memory
 from nanoswap.pipelines.identity import Identity
 from nanoswap.pipelines.instantid import InstantIdEngine, Networks
 from nanoswap.pipelines.instantid_parts import load_parts
@@ -61,15 +61,26 @@ def load_instantid(
         landmarks=Landmarks(net("landmarks"), files["landmarks"]) if "landmarks" in files else None,
         occluder=Occluder(net("occluder")) if "occluder" in files else None,
     )
-    if runtime.device == "cuda":
-        rinses.append(GpuMemory(runtime.device).rinse)
+    memory = gpu_memory(runtime.device) if runtime.device == "cuda" else None
 
     def rinse() -> None:
         for each in rinses:
             each()
+        if memory is not None:
+            memory.rinse()
+
+    def enter() -> None:
+        if memory is not None:
+            memory.enter()
 
     engine = InstantIdEngine(
-        name, networks, style, step_batch=runtime.step_batch, admitted=runtime.admitted, rinse=rinse
+        name,
+        networks,
+        style,
+        step_batch=runtime.step_batch,
+        admitted=runtime.admitted,
+        rinse=rinse,
+        enter=enter,
     )
     engine.warm()
     return engine

@@ -27,7 +27,7 @@ from nanoswap.pipelines.align import FFHQ, place
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Pair, Request, Rgb, Source
 from nanoswap.pipelines.face import Face, Floats
-from nanoswap.pipelines.gpu_memory import GpuMemory
+from nanoswap.pipelines.gpu_memory import gpu_memory
 from nanoswap.pipelines.latents import to_tensor
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.paste import Mask, paste
@@ -85,7 +85,7 @@ class KleinEngine:
         self.name = name
         self._pipeline, self._prompt, self._size = pipeline, prompt, size
         self._finder, self._lock = MeshEngine(), threading.Lock()
-        self._gpu = GpuMemory(str(prompt.device)) if prompt.device.type == "cuda" else None
+        self._gpu = gpu_memory(prompt.device.type) if prompt.device.type == "cuda" else None
         self._mask = _mask(size)
         # Everything of which a trace will be seen is made anew; the rest stays the target's.
         self._anew = torch.from_numpy((self._mask > 0).astype(np.float32))[None, None]
@@ -136,6 +136,8 @@ class KleinEngine:
             request.cancel.check()
             return {}
 
+        if self._gpu is not None:
+            self._gpu.enter()
         with self._alone(request.cancel):
             pictures = [to_tensor(one, "cpu") for one in (target, source)]
             try:

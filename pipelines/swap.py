@@ -150,6 +150,8 @@ def swap_image(
         for rgb in wiped:
             rgb.fill(0)
         engine.rinse()
+        if gate is not None:
+            gate.rinse()
 
 
 def find_faces(engine: Engine, target: Buffer, limits: ImageLimits, cancel: CancelToken | None = None) -> Found:

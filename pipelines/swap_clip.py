@@ -117,6 +117,8 @@ def open_swap(
     marks = marks or Marks()
     with ExitStack() as stack:
         stack.callback(engine.rinse)  # at last, when nothing of the clip is held any more
+        if gate is not None:
+            stack.callback(gate.rinse)
         seal = None if marks.signer is None else ClipSeal(engine.name, marks.signer)
         report("decode", 0, 1)
         probe(source, image_limits)

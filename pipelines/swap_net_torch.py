@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from nanoswap.pipelines.gpu_memory import GpuMemory, wipe_pool
+from nanoswap.pipelines.gpu_memory import gpu_memory, wipe_pool
 from nanoswap.pipelines.inswapper_net import InswapperNet
 from nanoswap.pipelines.model_store import ModelError
 from nanoswap.pipelines.runtime import DeviceMissing
@@ -101,7 +101,7 @@ class _Cuda:
         self._painted = torch.zeros_like(self._crops)
         self._host_crops, self._host_latents = (torch.zeros(s, dtype=d, pin_memory=True) for s, d in shapes)
         self._host_painted = torch.zeros_like(self._host_crops, pin_memory=True)
-        self._memory = GpuMemory(device)
+        self._memory = gpu_memory(device)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._pool: Any = torch.cuda.graph_pool_handle()
@@ -113,6 +113,7 @@ class _Cuda:
 
     def __call__(self, crops: Crops, latents: Latents) -> Crops:
         count = len(crops)
+        rows = next(rows for rows in ROWS if rows >= count) if self._graphs else count
         with self._lock, torch.inference_mode(), torch.cuda.stream(self._stream):
             try:
                 self._host_crops.numpy()[:count] = crops
@@ -120,16 +121,19 @@ class _Cuda:
                 self._crops[:count].copy_(self._host_crops[:count], non_blocking=True)
                 self._latents[:count].copy_(self._host_latents[:count], non_blocking=True)
                 if self._graphs:
-                    self._graphs[next(rows for rows in ROWS if rows >= count)].replay()
+                    self._graphs[rows].replay()
                 else:
                     self._step(count)
                 self._host_painted[:count].copy_(self._painted[:count], non_blocking=True)
                 self._stream.synchronize()
                 return self._host_painted.numpy()[:count].copy()
             finally:
-                # Also in rows that only fill the batch up: they were painted from zeros, and hold no one.
+                # Also rows that only fill the batch up: they were painted from zeros and hold no one, but then all is
+                # zero, which is more easily seen to be so.
                 for each in (self._crops, self._latents, self._painted):
-                    each[:count].zero_()
+                    each[:rows].zero_()
+                # When this returns it has happened; and after an error nothing copies into the pinned buffers any more.
+                self._stream.synchronize()
                 for each in (self._host_crops, self._host_latents, self._host_painted):
                     each[:count].zero_()
 

@@ -37,14 +37,19 @@ class Needles:
     def __init__(self, strings: Mapping[str, npt.NDArray[Any]], known: Keys | None = None) -> None:
         """``strings``: arrays of bytes or of larger numbers. ``known``: keys of windows that are no news, see
         `every_key`."""
-        self.names = tuple(strings)
-        keys, owners = [], []
-        for number, data in enumerate(strings.values()):
-            found = _window_keys(data)
-            keys.append(found)
-            owners.append(np.full(len(found), number, np.int32))
-        everything = np.concatenate([np.zeros(0, np.uint64), *keys])
-        whose = np.concatenate([np.zeros(0, np.int32), *owners])
+        self._index({name: window_keys(data) for name, data in strings.items()}, known)
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Keys], known: Keys | None = None) -> Needles:
+        """Of arrays that are not here: what `window_keys` made of each, by name."""
+        made = cls.__new__(cls)
+        made._index(keys, known)
+        return made
+
+    def _index(self, keys: Mapping[str, Keys], known: Keys | None) -> None:
+        self.names = tuple(keys)
+        everything = np.concatenate([np.zeros(0, np.uint64), *keys.values()])
+        whose = np.repeat(np.arange(len(keys), dtype=np.int32), [len(each) for each in keys.values()])
         if known is not None:
             fresh = ~np.isin(everything, known)
             everything, whose = everything[fresh], whose[fresh]
@@ -91,8 +96,8 @@ def every_key(data: npt.NDArray[Any]) -> Keys:
     return _hashed(words[: -2 * WORD], words[WORD:-WORD], words[2 * WORD :])
 
 
-def _window_keys(data: npt.NDArray[Any]) -> Keys:
-    """Keys of the indexed windows of one needle, plain ones left out."""
+def window_keys(data: npt.NDArray[Any]) -> Keys:
+    """Keys of the indexed windows of one needle, plain ones left out. They can't be turned back."""
     plain = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
     count = len(plain) - WINDOW + 1
     if count <= 0:

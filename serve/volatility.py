@@ -35,13 +35,14 @@ FREED_MEMORY: Final = {
         )
     ),
     "PYTHONMALLOC": "malloc",
-    # A big block goes back to the kernel at once instead of being filled.
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
+    # A block of 4 MiB goes back to the kernel at once, smaller ones are filled and used again. At 64 KiB the kernel is
+    # asked for fresh pages all the time: a fifth of a small picture's processor time (tests/bench/bench_volatile.py).
+    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**20),
     # uvloop receives into a buffer of 250 kB that lives as long as the process.
     "RAY_USE_UVLOOP": "0",
 }
-_SIZES: Final = (40, 200, 1000, 1032, 1100, 40_000)
+_SIZES: Final = (40, 200, 1000, 1032, 1100, 40_000, 3_000_000)
 _HEAD: Final = 32  # bytes of a freed block that the allocator itself writes
 _SPARED: Final = 8  # its last bytes are the allocator's of the next block, and not filled
 _MARK: Final = 0x55

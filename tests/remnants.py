@@ -1,12 +1,13 @@
-"""A process that swaps once, and says by hashes what its libraries were given and gave: whoever started it looks for
-that in its memory.
+"""A process that swaps once, and says by keys (`nanoswap.serve.needles`) what its libraries were given and gave:
+whoever started it looks for that in its memory.
 
-``python -m tests.remnants MODELS ENGINE OUTCOME [WORD …]`` writes the hashes (npz) to stdout and then waits for a line.
-Before the swap that is looked for another one is made, with other people's pixels: libraries are warm, and what both
-swaps have in common (masks, the prompt) is nobody's.
+``python -m tests.remnants MODELS ENGINE OUTCOME [WORD …]`` does both and prints what it found. Before the swap that is
+looked for another one is made, with other people's pixels: libraries are warm, and what both swaps have in common
+(masks, the prompt) is nobody's. The process is started as the service's replicas are, and does as they do: the work is
+done in a thread of its own, whose stack is wiped behind it.
 
 outcome  success, error (the last step fails), cancel (as soon as the engine paints), clip.
-words    leak: a list keeps a crop. plain: no end of the job is told to the engine.
+words    leak: a list keeps a crop. plain: no end of the job is told to the engine. torch: the swap network runs in it.
 """
 
 from __future__ import annotations
@@ -17,22 +18,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
-from tests import memory
+from nanoswap.serve.needles import Keys, Needles, window_keys
+from nanoswap.serve.process_memory import Unread, chunks
+from nanoswap.serve.volatility import FREED_MEMORY
 
-#: What the service's processes are started with.
-RECIPE: Final = {
-    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
-    "PYTHONMALLOC": "malloc",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
-}
 OUTCOMES: Final = ("success", "error", "cancel", "clip")
+_RUN: Final = 4080  # bytes, a multiple of the needles' stride, that are taken together of what is too long
 _WHOLE: Final = ("upload", "pixels made", "result", "result made")
 _CV2: Final = ("cvtColor", "flip", "remap", "resize", "rotate", "warpAffine", "GaussianBlur")
 
@@ -40,13 +39,11 @@ _CV2: Final = ("cvtColor", "flip", "remap", "resize", "rotate", "warpAffine", "G
 # The side that looks
 
 
-def left(
-    models: Path, engine: str, outcome: str, *words: str, environment: Mapping[str, str] = RECIPE
-) -> tuple[dict[str, int], dict[str, int]]:
-    """What is left in the process after its swap, by what it is of (`memory.remnants`); and for how many windows of
-    each was looked."""
-    command = [sys.executable, "-m", "tests.remnants", str(models), engine, outcome, *words]
-    whole = {**os.environ, **environment}
+def left(models: Path, engine: str, outcome: str, *words: str) -> tuple[dict[str, int], dict[str, int]]:
+    """About how many bytes are left in the process after its swap, by what they are of (`Needles.count`); and for how
+    many windows of each was looked."""
+    command = [sys.executable, "-m", "tests.remnants", str(models), engine, outcome, *words, "child"]
+    whole = {**os.environ, **FREED_MEMORY}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=whole) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -55,25 +52,29 @@ def left(
             if not size:
                 raise RuntimeError("the process that swaps has failed")
             with np.load(io.BytesIO(child.stdout.read(size))) as said:
-                hashes = {name: said[name] for name in said.files}
-            found = memory.remnants(child.pid, memory.Needles(hashes))
-            if os.environ.get("PLACES"):
-                print(memory.places(child.pid, memory.Needles(hashes)), file=sys.stderr)
+                keys = {name: said[name] for name in said.files}
+            found = in_memory(child.pid, Needles.of(keys))
         finally:
             with suppress(BrokenPipeError):
                 child.stdin.write(b"\n")
                 child.stdin.flush()
-    return found, {name: len(each) for name, each in hashes.items()}
+    return found, {name: len(each) for name, each in keys.items()}
+
+
+def in_memory(pid: int, needles: Needles) -> dict[str, int]:
+    """About how many bytes of each needle are in a process' memory; nothing of those that aren't there."""
+    keys = [needles.keys_in(piece) for piece in chunks(pid, Unread())]
+    return needles.count(np.concatenate(keys)) if keys else {}
 
 
 # The side that swaps
 
 
 class Ear:
-    """Hears arrays and tensors, of which it keeps hashes."""
+    """Hears arrays and tensors, of which it keeps keys."""
 
     def __init__(self) -> None:
-        self.heard: dict[str, list[memory.Hashes]] = {}
+        self.heard: dict[str, list[Keys]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, name: str, value: Any) -> None:
@@ -83,22 +84,24 @@ class Ear:
 
             value = value.view(torch.int16).numpy() if value.dtype is torch.bfloat16 else value.cpu().numpy()
         if isinstance(value, bytes | bytearray) or getattr(value, "size", 0) * getattr(value, "itemsize", 0) >= 256:
-            hashes = memory.windows(value, 2**22 if name in _WHOLE else 2**17)
+            keys = keys_of(value, 2**22 if name in _WHOLE else 2**17)
             with self._lock:
-                self.heard.setdefault(name, []).append(hashes)
+                self.heard.setdefault(name, []).append(keys)
 
-    def taken(self) -> dict[str, memory.Hashes]:
+    def taken(self) -> dict[str, Keys]:
         heard, self.heard = self.heard, {}
-        return {name: np.concatenate(each) for name, each in heard.items()}
+        return {name: np.unique(np.concatenate(each)) for name, each in heard.items()}
 
-    def around(self, owner: Any, name: str, what: str, *, given: bool = True) -> None:
-        """Hear the arguments and the results of a function."""
+    def around(self, owner: Any, name: str, what: str, *, given: bool = True, after: bool = False) -> None:
+        """Hear the arguments and the results of a function. after: what has become of the arguments."""
         plain: Callable[..., Any] = getattr(owner, name)
 
         def heard(*args: Any, **named: Any) -> Any:
-            for each in (*args, *named.values()) if given else ():
+            for each in (*args, *named.values()) if given and not after else ():
                 self.each(f"{what} given", each)
             made = plain(*args, **named)
+            for each in args if after else ():
+                self.each(f"{what} filled", each)
             self.each(f"{what} made", made)
             return made
 
@@ -107,12 +110,25 @@ class Ear:
     def each(self, name: str, value: Any) -> None:
         if isinstance(value, np.ndarray | bytearray) or hasattr(value, "detach"):
             self(name, value)
+        elif hasattr(value, "pts") and isinstance(getattr(value, "data", None), np.ndarray):
+            self(name, value.data)
         elif isinstance(value, Mapping):
             for one in value.values():
                 self.each(name, one)
         elif isinstance(value, list | tuple):
             for one in value:
                 self.each(name, one)
+
+
+def keys_of(value: np.ndarray | bytes | bytearray, most: int) -> Keys:
+    """Of more than ``most`` bytes runs from all over are taken."""
+    data = np.frombuffer(value, np.uint8) if isinstance(value, bytes | bytearray) else value
+    flat = np.ascontiguousarray(data).reshape(-1)
+    if flat.nbytes <= most:
+        return window_keys(flat)
+    run = _RUN // flat.itemsize
+    starts = np.linspace(0, len(flat) - run, most // _RUN).astype(np.int64)
+    return np.unique(np.concatenate([window_keys(flat[at : at + run]) for at in starts]))
 
 
 def textured(name: str, seed: int) -> np.ndarray:
@@ -141,6 +157,13 @@ def listen(ear: Ear, engine: Any) -> None:
         ear.around(swap_net_onnx, "to_blob", "crop")
         ear.around(blob, "to_blob", "crop")
         ear.around(swap_net_onnx, "from_blob", "painted")
+    from nanoswap.pipelines.classifier import Classifier
+    from nanoswap.pipelines.frame import FramePool
+    from nanoswap.pipelines.reader import Reader
+
+    ear.around(Classifier, "__call__", "gate")
+    ear.around(FramePool, "give", "frame painted")
+    ear.around(Reader, "_fill", "frame", after=True)
     from nanoswap.pipelines.neural import NeuralSource
 
     ear.around(NeuralSource, "__init__", "identity")
@@ -176,7 +199,7 @@ def pictures(seed: int) -> tuple[bytearray, bytearray]:
     return encode(textured("hopper", seed), "jpeg", 92), encode(textured("astronaut", seed + 1), "png", 92)
 
 
-def swap_picture(engine: Any, seed: int, outcome: str, ear: Ear | None) -> None:
+def swap_picture(engine: Any, gate: Any, seed: int, outcome: str, ear: Ear | None) -> None:
     from nanoswap.pipelines.cancel import CancelToken
     from nanoswap.pipelines.image import ImageLimits
     from nanoswap.pipelines.swap import SwapOptions, swap_image
@@ -195,7 +218,7 @@ def swap_picture(engine: Any, seed: int, outcome: str, ear: Ear | None) -> None:
 
     made = None
     with suppress(RuntimeError, *_cancelled()):
-        made = swap_image(engine, source, target, SwapOptions(), ImageLimits(), cancel=cancel, report=report)
+        made = swap_image(engine, source, target, SwapOptions(), ImageLimits(), gate=gate, cancel=cancel, report=report)
         assert outcome == "success", f"a swap that was to end in {outcome} has a result"
     for each in (source, target, *([made.data] if made else [])):
         each[:] = bytes(len(each))
@@ -207,20 +230,20 @@ def _cancelled() -> tuple[type[Exception], ...]:
     return (Cancelled,)
 
 
-def swap_clip(engine: Any, seed: int, ear: Ear | None) -> None:
+def swap_clip(engine: Any, gate: Any, seed: int, ear: Ear | None) -> None:
     from nanoswap.pipelines.cancel import CancelToken
     from nanoswap.pipelines.clip import ClipLimits
     from nanoswap.pipelines.image import ImageLimits
     from nanoswap.pipelines.mp4 import Encoder
     from nanoswap.pipelines.swap_clip import ClipOptions, open_swap
 
-    source = pictures(seed)[0]
-    target = bytearray(Path(os.environ["REMNANTS_CLIP"]).read_bytes())
+    source, target = pictures(seed)[0], moving(seed)
     if ear is not None:
         ear("upload", source)
+        ear("upload", target)
     swap = open_swap(
-        engine, source, target, ClipOptions(), ClipLimits(), ImageLimits(), Encoder(preset="ultrafast"),
-        cancel=CancelToken(), report=lambda *_: None,
+        engine, source, target, ClipOptions(), ClipLimits(), ImageLimits(), Encoder(preset="ultrafast", crf=12),
+        gate=gate, cancel=CancelToken(), report=lambda *_: None,
     )  # fmt: skip
     for part in swap:
         if ear is not None:
@@ -229,6 +252,21 @@ def swap_clip(engine: Any, seed: int, ear: Ear | None) -> None:
     swap.close()
     for each in (source, target):
         each[:] = bytes(len(each))
+
+
+def moving(seed: int) -> bytearray:
+    """A clip of a textured head that moves: half a second, nearly without loss, so that noise stays noise."""
+    import av
+
+    picture, sink = textured("astronaut", seed + 1), io.BytesIO()
+    with av.open(sink, "w", format="mp4") as out:
+        video = out.add_stream("libx264", 24, width=480, height=480, pix_fmt="yuv420p")
+        video.options = {"crf": "4", "preset": "ultrafast"}
+        for at in range(12):
+            rgb = np.ascontiguousarray(picture[at : at + 480, 2 * at : 2 * at + 480])
+            out.mux(video.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        out.mux(video.encode())
+    return bytearray(sink.getbuffer())
 
 
 @contextmanager
@@ -249,42 +287,62 @@ def leaking(words: list[str]) -> Iterator[None]:
     yield
 
 
-def main() -> None:
+def child(folder: str, name: str, outcome: str, words: list[str]) -> None:
     import warnings
 
     warnings.simplefilter("ignore")
-    folder, name, outcome, *words = sys.argv[1:]
     out = sys.stdout.buffer
     from nanoswap.pipelines.engines import load_engine
+    from nanoswap.pipelines.gate_load import load_gate
     from nanoswap.pipelines.manifest import Manifest
     from nanoswap.pipelines.model_store import ModelStore
+    from nanoswap.pipelines.process import give_back_memory, prepare_process
     from nanoswap.pipelines.runtime import Runtime
     from nanoswap.pipelines.style import Style
     from nanoswap.pipelines.window import Batching
+    from nanoswap.serve.pixel_thread import then_wiping_the_stack
 
     manifest = Manifest.read(Path(folder) / "models.toml")
-    runtime = Runtime(threads=2, batching=Batching(most=16, wait=0.0))
-    engine: Any = load_engine(name, manifest, ModelStore(Path(folder), manifest), runtime, Style())
+    runtime = Runtime(threads=2, batching=Batching(most=16, wait=0.0), swapper="torch" if "torch" in words else "onnx")
+    store = ModelStore(Path(folder), manifest)
+    gate, engine = load_gate(manifest, store, runtime), cast(Any, load_engine(name, manifest, store, runtime, Style()))
     if "plain" in words:
         engine.rinse = lambda: None
+    if outcome == "clip":
+        prepare_process()
     ear = Ear()
-    with leaking(words):
+    with leaking(words), ThreadPoolExecutor(1) as threads:
         listen(ear, engine)
         found = []
         for seed in (100, 200):
             if outcome == "clip":
-                swap_clip(engine, seed, ear)
+                work = partial(swap_clip, engine, gate, seed, ear)
             else:
-                swap_picture(engine, seed, outcome if seed == 200 else "success", ear)
+                work = partial(swap_picture, engine, gate, seed, outcome if seed == 200 else "success", ear)
+            threads.submit(then_wiping_the_stack(work)).result()
             found.append(ear.taken())
-    hashes = memory.without(found[1], found[0].values())
-    sink = io.BytesIO()
-    np.savez(sink, **hashes)
-    data = sink.getvalue()
-    out.write(b"%d\n" % len(data))
-    out.write(data)
-    out.flush()
-    sys.stdin.readline()
+        common = np.unique(np.concatenate([np.zeros(0, np.uint64), *found[0].values()]))
+        keys = {each: mine[~np.isin(mine, common)] for each, mine in found[1].items()}
+        if outcome == "clip":
+            give_back_memory()  # as `serve/video_swap.py`
+        sink = io.BytesIO()
+        np.savez(sink, **keys)
+        data = sink.getvalue()
+        out.write(b"%d\n" % len(data))
+        out.write(data)
+        out.flush()
+        sys.stdin.readline()  # with the thread still there, as a replica's is
+
+
+def main() -> None:
+    folder, name, outcome, *words = sys.argv[1:]
+    if "child" in words:
+        child(folder, name, outcome, words)
+        return
+    found, known = left(Path(folder), name, outcome, *words)
+    print(name, outcome, *words, f"{sum(known.values())} windows of {len(known)} kinds", sep=", ")
+    for what, count in sorted(found.items(), key=lambda each: -each[1]):
+        print(f"{count:>10} bytes of {what}")
 
 
 if __name__ == "__main__":

@@ -34,17 +34,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nanoswap.pipelines.gpu_memory import Block, GpuMemory, wipe_cache
+from nanoswap.pipelines.gpu_memory import Block, gpu_memory, wipe_cache
 from nanoswap.pipelines.inswapper_net import published
 from nanoswap.pipelines.swap_net_torch import DTYPES, TorchSwapNet
+from nanoswap.serve import needles as host
+from nanoswap.serve.process_memory import Unread, chunks
+from nanoswap.serve.volatility import FREED_MEMORY
 from tests.bench.gpu_swap import faces, random_net
 
-RECIPE: Final = {
-    "GLIBC_TUNABLES": "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0",
-    "PYTHONMALLOC": "malloc",
-    "MALLOC_MMAP_THRESHOLD_": "65536",
-    "MALLOC_TRIM_THRESHOLD_": "65536",
-}
 WINDOWS: Final = 2048  # of each needle
 PIECE: Final = 2**28  # bytes that are searched at once
 PLANTED: Final = 64 * 2**20
@@ -235,7 +232,8 @@ def cached(report: Report, device: str) -> None:
     started = time.perf_counter()
     wiped = wipe_cache(gpu)
     took = time.perf_counter() - started
-    report("the same after wipe_cache, in place", needles.in_place(), want="none", bytes=wiped, ms=round(took * 1e3, 2))
+    what, ms = "the same after wipe_cache, in place", round(took * 1e3, 2)
+    report(what, needles.in_place(), want="none", bytes=wiped.count, left=wiped.left, ms=ms)
     found = needles.given()
     report("the same after wipe_cache, given back to the driver", found, want="none", bytes=found["(bytes searched)"])
     plant(device, data)
@@ -315,7 +313,7 @@ def pinned(report: Report) -> None:
     """torch's cache of pinned memory, and what the driver carries pageable memory through: in the memory of another
     process, whose allocator overwrites what is freed."""
     command = [sys.executable, "-m", "tests.bench.gpu_remnants", "--child", "pinned"]
-    done = subprocess.run(command, env=os.environ | RECIPE, stdout=subprocess.PIPE, text=True, timeout=300)
+    done = subprocess.run(command, env=os.environ | FREED_MEMORY, stdout=subprocess.PIPE, text=True, timeout=300)
     for line in done.stdout.splitlines():
         what, found, want, more = json.loads(line)
         report(what, found, want=want, **more)
@@ -323,14 +321,12 @@ def pinned(report: Report) -> None:
 
 
 def look_at_host() -> int:
-    from tests import memory
-
     data = canary(3)[: 8 * 2**20].copy()
-    hashes = memory.Needles({"planted": memory.windows(data)})
+    planted = host.Needles.of({"planted": host.window_keys(data)})
     gpu = torch.device("cuda")
 
     def tell(what: str, want: str = "any", **more: object) -> None:
-        found = {f"in {where}": count for (_, where), count in memory.places(os.getpid(), hashes).items()}
+        found = planted.count(np.concatenate([planted.keys_in(each) for each in chunks(os.getpid(), Unread())]))
         print(json.dumps([what, found, want, more]), flush=True)
 
     block = torch.from_numpy(data).pin_memory()
@@ -349,7 +345,7 @@ def look_at_host() -> int:
     data.fill(0)
     del there, back
     tell("pageable memory there and back: what the driver keeps of it")
-    ours = GpuMemory("cuda")
+    ours = gpu_memory("cuda")
     ours.rinse()
     started = time.perf_counter()
     ours.rinse()
@@ -456,6 +452,8 @@ def flagship(report: Report, device: str, size: int, steps: int) -> None:
     denoiser, needles = ours.denoiser(lane), Needles(device)
     gpu = torch.device(device)
     parts = ours.nets
+    if not smoke:
+        gpu_memory(device).enter()  # as the engine does in each thread
 
     def job(watched: bool) -> dict[str, Tensor]:
         one = ours.begin(denoiser, 7)
@@ -492,13 +490,14 @@ def flagship(report: Report, device: str, size: int, steps: int) -> None:
         report(f"{title}: the search finds what it is given", found, want="some", needles=len(needles.names))
         return
     report(f"{title}: in place", needles.in_place(), want="some", needles=len(needles.names))
-    wiped = wipe_cache(gpu)
-    report(f"{title}: after wipe_cache, in place", needles.in_place(), want="none", MiB=wiped >> 20)
+    mine = gpu_memory(device)
+    wiped = mine.rinse()
+    what = f"{title}: after a rinse, in place"
+    report(what, needles.in_place(), want="none", MiB=wiped.count >> 20, left=wiped.left)
     found = needles.given()
-    report(f"{title}: after wipe_cache, given back", found, want="none", GiB=found["(bytes searched)"] >> 30)
+    report(f"{title}: after a rinse, given back", found, want="none", GiB=found["(bytes searched)"] >> 30)
     job(watched=False)
     alone = timed(lambda: job(watched=False), 3)
-    mine = GpuMemory(device)
     rinse = timed(mine.rinse, 5)
     fresh = torch.cuda.memory_stats().get("num_device_alloc", 0)
     job(watched=False)

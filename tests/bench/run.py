@@ -6,7 +6,7 @@ from pathlib import Path
 
 BENCHES = (
     "room", "paste", "image", "gateway", "video", "video_memory", "tracking", "mixed", "networks", "runtime", "steps",
-    "provenance",
+    "provenance", "volatile",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
 

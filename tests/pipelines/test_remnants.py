@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from nanoswap.pipelines.onnx_arena import shared_arena
-from tests import memory, remnants
+from nanoswap.serve.needles import Needles, window_keys
+from tests import remnants
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/mem").exists() or platform.libc_ver()[0] != "glibc",
@@ -44,13 +45,14 @@ def test_scanner_finds_what_is_there_and_no_more() -> None:
     rng = np.random.default_rng(1)
     there, gone = rng.integers(0, 256, (2, 50_000), dtype=np.uint8)
     floats = rng.random(10_000, np.float32)
-    needles = memory.Needles({"there": memory.windows(there), "gone": memory.windows(gone)})
-    floating = memory.Needles({"floats": memory.windows(floats)})
+    needles = Needles.of(
+        {"there": window_keys(there), "gone": window_keys(gone), "floats": remnants.keys_of(floats, 8160)}
+    )
     gone.fill(0)
-    found = memory.remnants(os.getpid(), needles)
-    assert found.get("there", 0) > 700
-    assert found.get("gone", 0) == 0
-    assert memory.remnants(os.getpid(), floating)["floats"] > 550
+    found = remnants.in_memory(os.getpid(), needles)
+    assert found["there"] > 45_000
+    assert "gone" not in found
+    assert found["floats"] > 7000
 
 
 def test_arena_is_one_for_all_and_can_be_handed_back_at_any_time() -> None:

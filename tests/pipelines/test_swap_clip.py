@@ -187,6 +187,9 @@ class Asked:
         self.ages: list[tuple[np.ndarray, tuple[Face, ...]]] = []
         self.shown: list[np.ndarray] = []
 
+    def rinse(self) -> None:
+        pass
+
     def check_content(self, rgb: np.ndarray, faces: Sequence[Face]) -> None:
         self.content.append((rgb.copy(), tuple(faces)))
         self.shown.append(rgb)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -264,6 +265,34 @@ def test_gpu_bench_runs_here_on_a_narrow_network() -> None:
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert "faces/s" in done.stdout
     assert "smoke" in done.stdout
+
+
+def test_buffers_of_a_batch_that_was_filled_up_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of a GPU on the processor, with nothing in the place of streams: what is painted of the rows that fill a
+    batch up (three to four) isn't zero, and was left."""
+
+    class Stream:
+        def synchronize(self) -> None: ...
+
+    class Replayed:
+        def __init__(self, step: Callable[[], None]) -> None:
+            self.replay = step
+
+    plain, like = torch.zeros, torch.zeros_like
+    monkeypatch.setattr(torch, "zeros", lambda *shape, pin_memory=False, **kind: plain(*shape, **kind))
+    monkeypatch.setattr(torch, "zeros_like", lambda other, pin_memory=False, **kind: like(other, **kind))
+    for name in ("synchronize", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_: Stream())
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(swap_net_torch, "gpu_memory", lambda _: None)
+    monkeypatch.setattr(swap_net_torch._Cuda, "_record", lambda self, rows, _: Replayed(lambda: self._step(rows)))
+    net = InswapperNet.of(read_weights(build(size=SMALL)))
+    on_gpu = swap_net_torch._Cuda(net.placed("cpu", torch.float32), "cpu", graphs=True)
+    crops, latents = inputs(3, SMALL)
+    assert on_gpu(crops, latents).any()
+    for name, each in vars(on_gpu).items():
+        assert not isinstance(each, torch.Tensor) or not each.any(), name
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -147,6 +147,8 @@ async def test_replica_gives_the_gate_to_each_swap() -> None:
     class Refusing:
         def check_content(self, rgb: np.ndarray, faces: Sequence[Face]) -> None: ...
 
+        def rinse(self) -> None: ...
+
         def check_ages(self, rgb: np.ndarray, faces: Sequence[Face]) -> None:
             raise ContentRefused
 
