@@ -312,6 +312,28 @@ def test_somebody_who_comes_in_during_a_chunk_is_looked_at_before_they_are_paint
     assert 10 < looks[1][0] < 20
 
 
+def test_somebody_who_takes_anothers_place_during_a_chunk_is_looked_at_before_they_are_painted() -> None:
+    place = (240.0, 130.0, 46.0, 0.0)
+    early = Actor("hopper", lambda t: place if t < 13.5 / 24 else None)
+    late = Actor("astronaut", lambda t: place if t >= 13.5 / 24 else None)
+    engine, looks = Painter(), list[tuple[int, int]]()
+
+    class Watching(Asked):
+        def check_ages(self, rgb: np.ndarray, faces: Sequence[Face]) -> None:
+            looks.append((read_number(rgb), engine.painted))
+            super().check_ages(rgb, faces)
+
+    swap, _ = opened(make(Recipe(Scene([early, late], noise=0), frames=36)), gate=Watching(), engine=engine)
+    del looks[:]
+    list(swap)
+    swap.close()
+    assert engine.painted == 36
+    # Of frames 10 to 19 two are asked about, for none shows both; nothing of the chunk is painted yet.
+    chunk = [look for look in looks if 10 <= look[0] < 20]
+    assert [before for _, before in chunk] == [10, 10], looks
+    assert chunk[0][0] < 14 <= chunk[1][0], looks
+
+
 def test_chosen_people_only_are_asked_for_their_age(gate: Gate) -> None:
     young = Actor("astronaut", still_path(350, 120, 46))
     adult = Actor("hopper", still_path(130, 130, 46))
