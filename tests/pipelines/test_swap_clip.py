@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from nanoswap.pipelines import clip as clip_module
 from nanoswap.pipelines import swap_clip
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.clip import ClipInfo, ClipLimits
@@ -90,6 +91,17 @@ def test_admission_sees_the_truth_before_a_frame_is_decoded() -> None:
     with pytest.raises(TooLarge):
         opened(admit=refuse)
     assert asked[0].frames == 36
+
+
+def test_container_is_searched_once_and_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    check, file = clip_module.check_whole, clip_module.MemoryFile
+    monkeypatch.setattr(clip_module, "check_whole", lambda *given: steps.append("search") or check(*given))
+    monkeypatch.setattr(clip_module, "MemoryFile", lambda *given: steps.append("open") or file(*given))
+    swap, _ = opened()
+    swap.close()
+    assert steps[:2] == ["search", "open"]
+    assert steps.count("search") == 1
 
 
 def test_everything_is_overwritten_and_ended_when_it_is_closed_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
