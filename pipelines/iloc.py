@@ -9,7 +9,7 @@ from __future__ import annotations
 
 def shift_offsets(data: bytearray, by: int, start: int) -> None:
     """Add `by` to every offset from the start of the file, in place. start: where the boxes behind the first one begin.
-    Raises `ValueError` for an AVIF of another build."""
+    Raises `ValueError` and `IndexError` for an AVIF of another build."""
     meta = _find(data, start, len(data), b"meta")
     at = _find(data, meta + 12, meta + _size(data, meta), b"iloc") + 8
     version = data[at]
@@ -39,6 +39,8 @@ def shift_offsets(data: bytearray, by: int, start: int) -> None:
 def _add(data: bytearray, at: int, size: int, by: int) -> None:
     if size not in (4, 8):
         raise ValueError("iloc has no offsets")
+    if at + size > len(data):  # a longer buffer would leave this one behind as it is
+        raise ValueError("iloc ends early")
     data[at : at + size] = (int.from_bytes(data[at : at + size], "big") + by).to_bytes(size, "big")
 
 

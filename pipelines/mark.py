@@ -34,7 +34,10 @@ def mark_picture(data: bytearray, format: OutputFormat, engine: str, signer: Sig
     """The encoded picture with its manifest. `data` is overwritten with zeros, also on errors. Raises `NotMarked`."""
     try:
         if format == "avif":
-            return _with_box_hash(data, engine, signer)
+            try:
+                return _with_box_hash(data, engine, signer)
+            except (IndexError, ValueError):  # boxes of another build of the encoder
+                raise NotMarked from None
         return _with_data_hash(data, format, engine, signer)
     finally:
         data[:] = bytes(len(data))

@@ -318,6 +318,35 @@ def test_picture_that_cannot_be_marked_is_wiped(format: OutputFormat, monkeypatc
     assert not any(any(room) for room in rooms)
 
 
+@pytest.mark.parametrize(
+    "at", ["no meta", "no iloc", "unknown iloc", "half an iloc", "iloc without its offsets", "cut"]
+)
+def test_avif_of_another_build_is_not_marked_and_wiped(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms: list[tuple[bytearray, int]] = []
+    real = mark._room
+
+    def room(*about: object) -> bytearray:
+        made = real(*about)  # type: ignore[arg-type]
+        rooms.append((made, len(made)))
+        return made
+
+    monkeypatch.setattr(mark, "_room", room)
+    data = picture("avif")
+    iloc = data.index(b"iloc")
+    if at.startswith("no "):
+        data = data.replace(at[3:].encode(), b"free")
+    elif at == "unknown iloc":
+        data[iloc + 4] = 3
+    else:
+        del data[{"half an iloc": iloc + 4, "iloc without its offsets": iloc + 18, "cut": len(data) - 10}[at] :]
+    with pytest.raises(NotMarked):
+        mark_picture(data, "avif", "mesh", signer())
+    assert not any(data)
+    ((made, length),) = rooms
+    assert not any(made)
+    assert len(made) == length, "one that has grown may have left itself behind"
+
+
 def test_swapped_picture_is_marked() -> None:
     files = [bytes(encode(portrait(name), "jpeg", 90)) for name in ("astronaut", "hopper")]
     made = swap_image(
