@@ -75,16 +75,21 @@ def judged(
 def _blob(pictures: Sequence[Rgb], card: Card) -> Floats:
     """float32 (N, 3, side, side), or channels last; the caller's to wipe."""
     batch = np.zeros((len(pictures), card.side, card.side, 3), np.uint8)
-    for one, picture in zip(batch, pictures, strict=True):
-        _fit(picture, one, card)
-    shown = batch[..., ::-1] if card.colours == "bgr" else batch
     # In the network's own order of memory: the runtime would make a copy of any other, which nobody wipes.
-    blob = np.empty(shown.shape if card.layout == "nhwc" else (len(batch), 3, card.side, card.side), np.float32)
-    for channel, (mean, std) in enumerate(zip(card.mean, card.std, strict=True)):
-        plane = blob[..., channel] if card.layout == "nhwc" else blob[:, channel]
-        np.multiply(shown[..., channel], np.float32(1 / (255 * std)), out=plane)
-        plane -= np.float32(mean / std)
-    batch.fill(0)
+    blob = np.empty(batch.shape if card.layout == "nhwc" else (len(batch), 3, card.side, card.side), np.float32)
+    try:
+        for one, picture in zip(batch, pictures, strict=True):
+            _fit(picture, one, card)
+        shown = batch[..., ::-1] if card.colours == "bgr" else batch
+        for channel, (mean, std) in enumerate(zip(card.mean, card.std, strict=True)):
+            plane = blob[..., channel] if card.layout == "nhwc" else blob[:, channel]
+            np.multiply(shown[..., channel], np.float32(1 / (255 * std)), out=plane)
+            plane -= np.float32(mean / std)
+    except BaseException:
+        blob.fill(0)
+        raise
+    finally:
+        batch.fill(0)
     return blob
 
 
@@ -99,5 +104,7 @@ def _fit(picture: Rgb, square: Rgb, card: Card) -> None:
     smaller = across * down < width * height
     made = cv2.resize(picture, (across, down), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
     top, left = (card.side - down) // 2, (card.side - across) // 2
-    square[top : top + down, left : left + across] = made
-    made.fill(0)
+    try:
+        square[top : top + down, left : left + across] = made
+    finally:
+        made.fill(0)

@@ -66,8 +66,10 @@ def _refuse_unless_sure(refused: Callable[[], bool]) -> None:
 
 
 def _any_minor(classifier: Classifier, rgb: Rgb, faces: Sequence[Face]) -> bool:
-    crops = [_square(rgb, face, classifier.card.reach, classifier.card.side) for face in faces]
+    crops: list[Rgb] = []
     try:
+        for face in faces:
+            crops.append(_square(rgb, face, classifier.card.reach, classifier.card.side))
         return bool(classifier(crops).any())
     finally:
         for crop in crops:
@@ -110,6 +112,8 @@ def _square(rgb: Rgb, face: Face, reach: float, side: int) -> Rgb:
     size = max(1, x1 - x0), max(1, y1 - y0)
     made = cv2.resize(rgb[seen.slices], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     left, top = min(x0, side - size[0]), min(y0, side - size[1])
-    whole = cv2.copyMakeBorder(made, top, side - size[1] - top, left, side - size[0] - left, cv2.BORDER_REPLICATE)
-    made.fill(0)
+    try:
+        whole = cv2.copyMakeBorder(made, top, side - size[1] - top, left, side - size[0] - left, cv2.BORDER_REPLICATE)
+    finally:
+        made.fill(0)
     return np.asarray(whole, np.uint8)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from nanoswap.pipelines import classifier as classifier_module
 from nanoswap.pipelines.card import Card
 from nanoswap.pipelines.classifier import Classifier, judged
 from nanoswap.pipelines.classifier_gate import ClassifierGate
@@ -157,6 +158,72 @@ def test_nothing_of_a_look_is_left_and_the_picture_is_as_it_was() -> None:
         assert not any(blob.any() for blob in net.shown)
         assert not any(each.any() for each in net.given)
         assert np.array_equal(picture, before)
+
+
+def kept_of(monkeypatch: pytest.MonkeyPatch, module: object, name: str, fails_at: int = 10**6) -> list[np.ndarray]:
+    """What a function of a library answers from now on; its call of that number fails when it is done."""
+    real, kept = getattr(module, name), list[np.ndarray]()
+
+    def watched(*given: Any, **more: Any) -> np.ndarray:
+        answer = real(*given, **more)
+        kept.append(answer)
+        if len(kept) == fails_at:
+            raise RuntimeError
+        return answer
+
+    monkeypatch.setattr(module, name, watched)
+    return kept
+
+
+@pytest.mark.parametrize("fails", ["the second face", "its border"])
+def test_crops_that_were_made_before_one_failed_are_overwritten(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    age, _ = classifier(YEARS, (0, 0, 1))
+    content, _ = classifier()
+    resized = kept_of(monkeypatch, cv2, "resize")
+    border, real = list[np.ndarray](), cv2.copyMakeBorder
+
+    def bordered(*given: Any) -> np.ndarray:
+        if fails == "its border" and border:
+            raise cv2.error
+        border.append(real(*given))
+        return border[-1]
+
+    monkeypatch.setattr(cv2, "copyMakeBorder", bordered)
+    second = face(9000, 9000, 9100, 9100) if fails == "the second face" else face(100, 100, 200, 200)
+    with pytest.raises(ContentRefused):
+        ClassifierGate([content], [age]).check_ages(portrait("astronaut"), [face(180, 60, 280, 160), second])
+    assert len(border) == 1
+    assert len(resized) == (1 if fails == "the second face" else 2)
+    assert not any(each.any() for each in (*border, *resized))
+
+
+@pytest.mark.parametrize("fails", ["fit", "scaling"])
+def test_batch_that_was_half_made_is_overwritten(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    made, _ = classifier()
+    batches, real = list[np.ndarray](), classifier_module._fit
+
+    def fit(picture: np.ndarray, square: np.ndarray, card: Card) -> None:
+        real(picture, square, card)
+        batches.append(square.base)
+        assert square.any()
+        if fails == "fit" and len(batches) == 2:
+            raise RuntimeError
+
+    monkeypatch.setattr(classifier_module, "_fit", fit)
+    planes = kept_of(monkeypatch, np, "multiply", 2)
+    with pytest.raises(RuntimeError):
+        made([portrait("astronaut"), portrait("hopper")])
+    assert not any(each.any() for each in batches)
+    assert len(planes) == (0 if fails == "fit" else 2)
+    assert not any(each.any() for each in planes)
+
+
+def test_resized_picture_that_does_not_fit_is_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    resized = kept_of(monkeypatch, cv2, "resize")
+    with pytest.raises(ValueError, match="broadcast"):
+        classifier_module._fit(portrait("astronaut"), np.zeros((5, 7, 3), np.uint8), CARD)
+    assert len(resized) == 1
+    assert not resized[0].any()
 
 
 def test_many_faces_go_in_parts() -> None:
