@@ -1,9 +1,10 @@
 """The flag and the budget of seconds."""
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
+from nanoswap.pipelines import cancel
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.errors import Cancelled, TimedOut
 
@@ -25,9 +26,15 @@ def test_whoever_left_is_told_so_even_late() -> None:
         token.check()
 
 
-def test_time_is_counted_from_when_it_was_allowed() -> None:
+def test_time_is_counted_from_when_it_was_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(cancel, "time", SimpleNamespace(monotonic=lambda: now[0]))
     token = CancelToken(0.05)
+    now[0] += 0.04
     token.check()
-    time.sleep(0.06)
+    now[0] += 0.02
     with pytest.raises(TimedOut):
         token.check()
+    token.allow(0.05)
+    now[0] += 0.04
+    token.check()
