@@ -1,9 +1,10 @@
 """Pictures and clips that can be told from anything else in a memory, and the forms in which they may lie there.
 
-A canary shows a face, so that it takes the whole way through the service, and is otherwise noise from the system's
-generator: no other process on earth holds its bytes, so each run of them that is found anywhere is a remnant. A form
-is a layout in which decoders, networks and encoders keep pixels. Forms are made from what our own decoder answers, for
-that is what the service works on.
+A canary shows a face, so that it takes the whole way through the service, and is otherwise noise: PCG64's, from a seed.
+Where the seed is 128 bits of the system's generator (`secrets.randbits(128)`), nobody else is to be expected to hold
+its bytes, so each run of them that is found anywhere is a remnant. A form is a
+layout in which decoders, networks and encoders keep pixels. Forms are made from what our own decoder answers, for that
+is what the service works on.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Canary:
 
 def portrait(seed: int, *, face: bool = True) -> Rgb:
     """A square of noise, uint8 (SIDE, SIDE, 3), and unless told otherwise the face of Eileen Collins in it (NASA,
-    public domain, from scikit-image). Another ``seed``, other noise."""
+    public domain, from scikit-image). Another ``seed``, other noise; 0 or more, of any width."""
     chance = np.random.default_rng(seed)
     noise = chance.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     if face:
