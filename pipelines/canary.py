@@ -43,11 +43,11 @@ class Canary:
     forms: Forms
 
 
-def portrait(seed: int, *, face: bool = True) -> Rgb:
-    """A square of noise, uint8 (SIDE, SIDE, 3), and unless told otherwise the face of Eileen Collins in it (NASA,
+def portrait(seed: int, *, face: bool = True, side: int = SIDE) -> Rgb:
+    """A square of noise, uint8 (side, side, 3), and unless told otherwise the face of Eileen Collins in it (NASA,
     public domain, from scikit-image). Another ``seed``, other noise."""
     chance = np.random.default_rng(seed)
-    noise = chance.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    noise = chance.integers(0, 256, (side, side, 3), np.uint8)
     if face:
         person = photographs.astronaut()[_FACE].astype(np.int16)  # type: ignore[no-untyped-call]
         grain = chance.integers(-_GRAIN, _GRAIN + 1, person.shape, np.int16)
