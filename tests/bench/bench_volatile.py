@@ -125,7 +125,7 @@ def _inswapper(models: Path) -> Any:
 
     class Store(ModelStore):
         def read(self, name: str) -> bytes:
-            return build(FULL) if name.startswith("inswapper") else super().read(name)
+            return build(FULL, 6) if name.startswith("inswapper") else super().read(name)
 
     manifest = Manifest.read(models / "models.toml")
     runtime = Runtime(threads=1, batching=Batching(most=16, wait=0.0))
