@@ -328,8 +328,10 @@ def child(folder: str, name: str, outcome: str, words: list[str]) -> None:
                 work = partial(swap_picture, engine, gate, seed, outcome if seed == 200 else "success", ear)
             threads.submit(then_wiping_the_stack(work)).result()
             found.append(ear.taken())
-        common = np.unique(np.concatenate([np.zeros(0, np.uint64), *found[0].values()]))
-        keys = {each: mine[~np.isin(mine, common)] for each, mine in found[1].items()}
+        common = np.unique(np.concatenate([np.zeros(1, np.uint64), *found[0].values()]))
+        keys = {
+            each: mine[common[np.searchsorted(common, mine) % len(common)] != mine] for each, mine in found[1].items()
+        }
         if outcome == "clip":
             give_back_memory()  # as `serve/video_swap.py`
         sink = io.BytesIO()
