@@ -28,7 +28,7 @@ import numpy as np
 
 from nanoswap.serve.volatility import FREED_MEMORY
 
-WORKS: Final = {"picture": 15, "12 megapixels": 7, "clip": 5, "inswapper": 5}
+WORKS: Final = {"picture": 15, "14 megapixels": 7, "clip": 5, "inswapper": 5}
 
 
 class Lane:
@@ -105,7 +105,7 @@ def _work(work: str, volatile: bool, models: Path) -> Callable[[], None]:
     engine: Any = _inswapper(models) if work == "inswapper" else _mesh()
     if not volatile:
         engine.rinse = lambda: None
-    return _clip(engine, volatile) if work == "clip" else _picture(engine, "12" in work)
+    return _clip(engine, volatile) if work == "clip" else _picture(engine, "14" in work)
 
 
 def _mesh() -> Any:
