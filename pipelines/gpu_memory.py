@@ -12,10 +12,10 @@ overwrite. torch is public about what is free (`torch.cuda.memory_snapshot`), an
 enough, which is the one of just this size.
 
 cuBLAS' working memory is in no cache: torch takes a block for each thread at its first matrix product (on Hopper of
-32 MiB) and keeps it, with whatever the block held before. On an H200 half an activation of the autoencoder was found in
-one, through every job that followed. So a thread asks for it by `GpuMemory.enter` before its first product: out of a
-pool that holds nothing else, where we know its place; and overwrites its own when a job is over, which nobody else may do,
-since a product may be at work in it. **This part has not been run on a GPU yet.**
+32 MiB) and keeps it, with whatever the block held before. On an H200 half an activation of the autoencoder was found
+in one, through every job that followed. So a thread asks for it by `GpuMemory.enter` before its first product: out of
+a pool that holds nothing else, where we know its place; and overwrites its own when a job is over, which nobody else
+may do, since a product may be at work in it. **This part has not been run on a GPU yet.**
 
 Memory of recorded graphs is a pool of its own, out of which nothing can be asked for; who owns the graphs knows when
 none of them runs. And what doesn't lie in pinned memory goes to the device through buffers of the driver's, which keep
@@ -48,7 +48,7 @@ class Wiped(NamedTuple):
     """Bytes that were overwritten; and that were free at last all the same: freed by others meanwhile, or waiting for a
     stream, or not to be had."""
 
-    count: int
+    covered: int
     left: int
 
 
