@@ -30,7 +30,7 @@ Format = Literal["jpeg", "png", "webp", "avif", "heic"]
 
 SIDE: Final = 384  # pixels of a picture
 FRAMES: Final = 24
-_GRAIN: Final = 6  # levels of noise over the face: enough to be unique, little enough to be a face
+_GRAIN: Final = 8  # levels of noise over the face: enough to be unique, little enough to be a face
 _FACE: Final = (slice(0, 300), slice(60, 384))  # of the photograph, and of the canary
 _LIMITS: Final = ImageLimits()
 
@@ -51,7 +51,8 @@ def portrait(seed: int, *, face: bool = True, side: int = SIDE) -> Rgb:
     if face:
         person = photographs.astronaut()[_FACE].astype(np.int16)  # type: ignore[no-untyped-call]
         grain = chance.integers(-_GRAIN, _GRAIN + 1, person.shape, np.int16)
-        noise[_FACE] = np.clip(person + grain, 0, 255).astype(np.uint8)
+        # Black and white keep their grain too.
+        noise[_FACE] = (person.clip(_GRAIN, 255 - _GRAIN) + grain).astype(np.uint8)
     return noise
 
 

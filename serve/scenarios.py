@@ -26,7 +26,8 @@ Kind = Literal["image", "video"]
 FORMATS: Final[tuple[Format, ...]] = ("jpeg", "png", "webp", "avif", "heic")
 _READY_SECONDS: Final = 180.0
 _NOTICE_SECONDS: Final = 20.0
-_LARGE: Final = 1536  # pixels of a side: 7 MB of noise as PNG, more than sockets take ahead
+_LARGE: Final = 2560  # pixels of a side: 20 MB of noise as PNG, more than all sockets on the way take ahead
+_ROWS: Final = 400  # of it, that are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,8 @@ def left_in_response(stage: Stage) -> Ended:
         side = _LARGE
         pixels = canary.portrait(secrets.randbits(128), side=side)
         file = bytes(encode(pixels, "png", 95))
-        target = Canary(file, {"file": as_array(file), "rgb": pixels, "bgr": pixels[..., ::-1]})
+        rows = pixels[:_ROWS]
+        target = Canary(file, {"file": as_array(file[: rows.nbytes]), "rgb": rows, "bgr": rows[..., ::-1]})
     permit = stage.permit(source, target, side)
     upload = stage.upload(permit, source, target)
     upload.send()
