@@ -14,7 +14,6 @@ import ctypes
 import os
 import re
 import signal
-import stat
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +24,10 @@ from nanoswap.serve.volatility import FREED_MEMORY
 
 #: Headers that Ray Serve honours from anyone and that only the service itself may decide.
 STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
+
+#: What Ray is told is HAProxy: this module, as something that can be executed.
+EDGE = Path(__file__).with_name("edge.sh")
+_BINARY = "NANOSWAP_EDGE_BINARY"
 
 _OPEN_BIND = re.compile(r"^(?P<indent>\s*bind) (?:\*|):(?P<port>\d+)", re.MULTILINE)
 _FRONTEND = re.compile(r"^frontend http_frontend\n(?P<bind>\s*bind .*\n)", re.MULTILINE)
@@ -49,17 +52,15 @@ def harden(configuration: str) -> str:
     return _FRONTEND.sub(lambda found: found.group(0) + rules, closed)
 
 
-def write_wrapper(directory: Path) -> Path:
-    """Write the executable that Ray is told is HAProxy, and return its path.
+def edge_environment() -> dict[str, str]:
+    """What Ray and the edge must be told before Ray starts.
 
-    The real binary is looked up now: inside Ray the look-up would find this wrapper again, without end.
+    The real binary is looked up now: inside Ray the look-up would find the stand-in again, without end. Raises
+    FileNotFoundError without a binary, PermissionError where the stand-in can't be executed.
     """
-    wrapper = directory / "haproxy"
-    words = " ".join(f"{name}={value}" for name, value in FREED_MEMORY.items())
-    command = f'"{sys.executable}" -m nanoswap.serve.haproxy "{find_binary()}" "$@"'
-    wrapper.write_text(f"#!/bin/sh\nexec env {words} {command}\n")
-    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-    return wrapper
+    if not os.access(EDGE, os.X_OK):
+        raise PermissionError(f"{EDGE} must be executable: the installation or the mount lost that")
+    return {_BINARY: find_binary(), "NANOSWAP_EDGE_PYTHON": sys.executable, "RAY_SERVE_HAPROXY_BINARY_PATH": str(EDGE)}
 
 
 def find_binary() -> str:
@@ -80,15 +81,16 @@ def find_binary() -> str:
 
 
 def main() -> None:
-    """``BINARY ARGUMENTS…``: harden the configuration named by ``-f`` and become HAProxy."""
-    binary, *arguments = sys.argv[1:]
+    """``ARGUMENTS…`` of HAProxy: harden the configuration named by ``-f`` and become it."""
+    binary, arguments = os.environ[_BINARY], sys.argv[1:]
     for flag, value in pairwise(arguments):
         if flag == "-f":
             path = Path(value)
             path.write_text(harden(path.read_text()))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.execv(binary, [binary, "-dMno-cache", *arguments])
+    # The C library reads it when the binary is loaded, so here is early enough.
+    os.execve(binary, [binary, "-dMno-cache", *arguments], os.environ | FREED_MEMORY)
 
 
 if __name__ == "__main__":

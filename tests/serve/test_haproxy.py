@@ -1,5 +1,6 @@
 """The edge's configuration: what Ray writes, with the doors closed."""
 
+import os
 import socket
 import subprocess
 import threading
@@ -12,9 +13,10 @@ import httpx
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
 from nanoswap.serve.client_address import PEER_HEADER
-from nanoswap.serve.haproxy import STRIPPED_HEADERS, find_binary, harden, write_wrapper
+from nanoswap.serve.haproxy import STRIPPED_HEADERS, edge_environment, find_binary, harden
 from nanoswap.serve.headers import STATIC
-from nanoswap.serve.local import free_port
+from nanoswap.serve.local import free_port, ray_environment
+from nanoswap.serve.volatility import FREED_MEMORY
 from tests.serve.conftest import wait_until
 
 GENERATED = """frontend prometheus
@@ -58,11 +60,29 @@ def test_template_of_the_installed_ray_has_no_other_open_bind() -> None:
     }
 
 
-def test_wrapper_is_executable_and_names_the_real_binary(tmp_path: Path) -> None:
-    wrapper = write_wrapper(tmp_path)
-    assert wrapper.stat().st_mode & 0o100
-    assert "/haproxy" in wrapper.read_text()
-    assert str(wrapper) not in wrapper.read_text()
+def test_what_ray_starts_hardens_the_configuration_and_becomes_the_real_binary(tmp_path: Path) -> None:
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(GENERATED)
+    binary = tmp_path / "binary"
+    binary.write_text('#!/bin/sh\necho "$@"\nenv\n')
+    binary.chmod(0o700)
+    told = edge_environment()
+    assert told["NANOSWAP_EDGE_BINARY"] == find_binary()
+    # As inside Ray, where the variable is set: a look-up would find the stand-in again.
+    environment = os.environ | told | {"NANOSWAP_EDGE_BINARY": str(binary)}
+    command = [told["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(configuration), "-db"]
+    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert said[0] == f"-dMno-cache -f {configuration} -db"
+    for name, value in FREED_MEMORY.items():
+        assert f"{name}={value}" in said
+    assert configuration.read_text() == harden(GENERATED)
+
+
+def test_nothing_in_the_scratch_has_to_be_executed(tmp_path: Path) -> None:
+    # Docker mounts /dev/shm noexec.
+    told = ray_environment(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o111]
+    assert not Path(told["RAY_SERVE_HAPROXY_BINARY_PATH"]).is_relative_to(tmp_path)
 
 
 def test_answers_of_the_edge_itself_have_the_security_headers(tmp_path: Path) -> None:
