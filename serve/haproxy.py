@@ -34,14 +34,22 @@ _FRONTEND = re.compile(r"^frontend http_frontend\n(?P<bind>\s*bind .*\n)", re.MU
 #: The access log, to whoever listens on UDP port 514. Ray's own metrics have a log of their own, on a socket.
 _ACCESS_LOG = re.compile(r"^\s*log \S+ local0 info\n", re.MULTILINE)
 _LINE = re.compile(r"^(?P<indent>\s*)option httplog$", re.MULTILINE)
+_LOGGING = re.compile(r"^\s*(?:log\s.*\slocal0\b|option\s+httplog)", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 #: An answer of the edge has nothing to load.
 _POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
 
 
+class TemplateChanged(RuntimeError):
+    """Ray's configuration of HAProxy is not the one that this module knows how to close."""
+
+
 def harden(configuration: str) -> str:
     """Return the HAProxy configuration with inner listeners on loopback, the stripped headers deleted, the peer's
-    address set, the security headers on every answer that doesn't have them, and without the log of requests."""
+    address set, the security headers on every answer that doesn't have them, and without the log of requests.
+
+    Raises `TemplateChanged` where one of these has nothing to hold on to: what isn't closed isn't served.
+    """
     closed = _OPEN_BIND.sub(r"\g<indent> 127.0.0.1:\g<port>", configuration)
     rules = "".join(f"    http-request del-header {name}\n" for name in STRIPPED_HEADERS)
     # Set, not added: what a client sends under this name is lost.
@@ -49,7 +57,15 @@ def harden(configuration: str) -> str:
     for name, value in (STATIC | _POLICY).items():
         rules += f'    http-after-response set-header {name} "{value}" if !{{ res.hdr({name}) -m found }}\n'
     closed = _LINE.sub(r'\g<indent>log-format "%ST"', _ACCESS_LOG.sub("", closed))
-    return _FRONTEND.sub(lambda found: found.group(0) + rules, closed)
+    hardened, fronts = _FRONTEND.subn(lambda found: found.group(0) + rules, closed)
+    if fronts != 1:
+        raise TemplateChanged(f"{fronts} frontends of the expected form, where there must be one")
+    inner = [line.split() for line in _FRONTEND.sub("", closed).splitlines() if line.lstrip().startswith("bind ")]
+    if not all(address.startswith("127.0.0.1:") for _, address, *_ in inner):
+        raise TemplateChanged("a listener besides the frontend is open to other machines")
+    if _LOGGING.search(hardened):
+        raise TemplateChanged("requests would be logged")
+    return hardened
 
 
 def edge_environment() -> dict[str, str]:
@@ -86,7 +102,10 @@ def main() -> None:
     for flag, value in pairwise(arguments):
         if flag == "-f":
             path = Path(value)
-            path.write_text(harden(path.read_text()))
+            try:
+                path.write_text(harden(path.read_text()))
+            except TemplateChanged as error:
+                sys.exit(f"the edge doesn't start: {error}")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     # The C library reads it when the binary is loaded, so here is early enough.
