@@ -104,7 +104,7 @@ def create_video_swap(
                         marks=marks,
                     )
 
-            clip = await in_thread(work, mine, got.left, ClipSwap.close)
+            clip = await in_thread(work, mine.cancel, got.left, ClipSwap.close)
             stack.push_async_callback(asyncio.to_thread, clip.close)
             # From here the response owns the turn: it ends when the last byte has left.
             return ClipDelivery(clip, got, jobs, settings.deliver_seconds, stack.pop_all())
