@@ -11,6 +11,7 @@ from nanoswap import __version__
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, SessionRevoked, Sessions
 from nanoswap.serve import problems
+from nanoswap.serve.body_limit import BodyLimit
 from nanoswap.serve.containment import Containment
 from nanoswap.serve.headers import SecurityHeaders
 from nanoswap.serve.problems import Problem
@@ -33,8 +34,10 @@ def application(
     settings: Settings,
     limits: RateLimits,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    *,
+    small_bodies: bool = False,
 ) -> FastAPI:
-    """An application without endpoints. It closes ``limits`` when it stops.
+    """An application without endpoints. It closes ``limits`` when it stops. ``small_bodies``: see BodyLimit.
 
     The OpenAPI document is ours (``schema.py``), so FastAPI's own is off.
     """
@@ -48,6 +51,9 @@ def application(
     app = _Application(title=title, version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     app.auth_origin = settings.auth_origin
     problems.install(app)
+    if small_bodies:
+        app.add_middleware(BodyLimit)
+    # Added last, so it is asked first.
     app.add_middleware(AddressLimit, limits=limits)
     return app
 

@@ -92,7 +92,7 @@ class ClipDelivery(Response):
         async with self._jobs:
             self._turn.cancel.check()
             made = iter(self._clip)
-            while part := await in_thread(lambda: self._next(made), self._turn, self._left, lambda _: None):
+            while part := await in_thread(lambda: self._next(made), self._turn.cancel, self._left, lambda _: None):
                 yield part
 
     def _next(self, made: Iterator[bytes]) -> bytes | None:

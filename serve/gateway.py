@@ -106,7 +106,7 @@ def create_gateway(
         await room.close()
 
     limits = RateLimits(settings, rates)
-    app = application("Nanoswap", settings, limits, lifespan)
+    app = application("Nanoswap", settings, limits, lifespan, small_bodies=True)
     Signed = Annotated[Session, Depends(signed_in(sessions, room, limits))]
     Joining = Annotated[Session, Depends(signed_in(sessions, room, limits, "tickets"))]
     Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]

@@ -14,7 +14,6 @@ import ctypes
 import os
 import re
 import signal
-import stat
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -26,19 +25,31 @@ from nanoswap.serve.volatility import FREED_MEMORY
 #: Headers that Ray Serve honours from anyone and that only the service itself may decide.
 STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
 
+#: What Ray is told is HAProxy: this module, as something that can be executed.
+EDGE = Path(__file__).with_name("edge.sh")
+_BINARY = "NANOSWAP_EDGE_BINARY"
+
 _OPEN_BIND = re.compile(r"^(?P<indent>\s*bind) (?:\*|):(?P<port>\d+)", re.MULTILINE)
 _FRONTEND = re.compile(r"^frontend http_frontend\n(?P<bind>\s*bind .*\n)", re.MULTILINE)
 #: The access log, to whoever listens on UDP port 514. Ray's own metrics have a log of their own, on a socket.
 _ACCESS_LOG = re.compile(r"^\s*log \S+ local0 info\n", re.MULTILINE)
 _LINE = re.compile(r"^(?P<indent>\s*)option httplog$", re.MULTILINE)
+_LOGGING = re.compile(r"^\s*(?:log\s.*\slocal0\b|option\s+httplog)", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 #: An answer of the edge has nothing to load.
 _POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
 
 
+class TemplateChanged(RuntimeError):
+    """Ray's configuration of HAProxy is not the one that this module knows how to close."""
+
+
 def harden(configuration: str) -> str:
     """Return the HAProxy configuration with inner listeners on loopback, the stripped headers deleted, the peer's
-    address set, the security headers on every answer that doesn't have them, and without the log of requests."""
+    address set, the security headers on every answer that doesn't have them, and without the log of requests.
+
+    Raises `TemplateChanged` where one of these has nothing to hold on to: what isn't closed isn't served.
+    """
     closed = _OPEN_BIND.sub(r"\g<indent> 127.0.0.1:\g<port>", configuration)
     rules = "".join(f"    http-request del-header {name}\n" for name in STRIPPED_HEADERS)
     # Set, not added: what a client sends under this name is lost.
@@ -46,20 +57,26 @@ def harden(configuration: str) -> str:
     for name, value in (STATIC | _POLICY).items():
         rules += f'    http-after-response set-header {name} "{value}" if !{{ res.hdr({name}) -m found }}\n'
     closed = _LINE.sub(r'\g<indent>log-format "%ST"', _ACCESS_LOG.sub("", closed))
-    return _FRONTEND.sub(lambda found: found.group(0) + rules, closed)
+    hardened, fronts = _FRONTEND.subn(lambda found: found.group(0) + rules, closed)
+    if fronts != 1:
+        raise TemplateChanged(f"{fronts} frontends of the expected form, where there must be one")
+    inner = [line.split() for line in _FRONTEND.sub("", closed).splitlines() if line.lstrip().startswith("bind ")]
+    if not all(address.startswith("127.0.0.1:") for _, address, *_ in inner):
+        raise TemplateChanged("a listener besides the frontend is open to other machines")
+    if _LOGGING.search(hardened):
+        raise TemplateChanged("requests would be logged")
+    return hardened
 
 
-def write_wrapper(directory: Path) -> Path:
-    """Write the executable that Ray is told is HAProxy, and return its path.
+def edge_environment() -> dict[str, str]:
+    """What Ray and the edge must be told before Ray starts.
 
-    The real binary is looked up now: inside Ray the look-up would find this wrapper again, without end.
+    The real binary is looked up now: inside Ray the look-up would find the stand-in again, without end. Raises
+    FileNotFoundError without a binary, PermissionError where the stand-in can't be executed.
     """
-    wrapper = directory / "haproxy"
-    words = " ".join(f"{name}={value}" for name, value in FREED_MEMORY.items())
-    command = f'"{sys.executable}" -m nanoswap.serve.haproxy "{find_binary()}" "$@"'
-    wrapper.write_text(f"#!/bin/sh\nexec env {words} {command}\n")
-    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
-    return wrapper
+    if not os.access(EDGE, os.X_OK):
+        raise PermissionError(f"{EDGE} must be executable: the installation or the mount lost that")
+    return {_BINARY: find_binary(), "NANOSWAP_EDGE_PYTHON": sys.executable, "RAY_SERVE_HAPROXY_BINARY_PATH": str(EDGE)}
 
 
 def find_binary() -> str:
@@ -80,15 +97,19 @@ def find_binary() -> str:
 
 
 def main() -> None:
-    """``BINARY ARGUMENTS…``: harden the configuration named by ``-f`` and become HAProxy."""
-    binary, *arguments = sys.argv[1:]
+    """``ARGUMENTS…`` of HAProxy: harden the configuration named by ``-f`` and become it."""
+    binary, arguments = os.environ[_BINARY], sys.argv[1:]
     for flag, value in pairwise(arguments):
         if flag == "-f":
             path = Path(value)
-            path.write_text(harden(path.read_text()))
+            try:
+                path.write_text(harden(path.read_text()))
+            except TemplateChanged as error:
+                sys.exit(f"the edge doesn't start: {error}")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    os.execv(binary, [binary, "-dMno-cache", *arguments])
+    # The C library reads it when the binary is loaded, so here is early enough.
+    os.execve(binary, [binary, "-dMno-cache", *arguments], os.environ | FREED_MEMORY)
 
 
 if __name__ == "__main__":

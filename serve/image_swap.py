@@ -23,10 +23,11 @@ from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind
 from nanoswap.serve.application import application, signed_in
+from nanoswap.serve.clearing import Clearing
 from nanoswap.serve.delivery import Delivery
 from nanoswap.serve.limits import image_limits
 from nanoswap.serve.options import OPTION_FIELDS, chosen_engine, swap_options
-from nanoswap.serve.pixel_thread import in_thread, then_wiping_the_stack
+from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.rate_limits import RateLimits
 from nanoswap.serve.reception import Reception
@@ -72,6 +73,7 @@ def create_image_swap(
     app = application(
         "Nanoswap image", settings, rate, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots)
     )
+    app.add_middleware(Clearing)
     Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]
     Looking = Annotated[Session, Depends(signed_in(sessions, room, rate, "faces"))]
 
@@ -91,8 +93,8 @@ def create_image_swap(
             ) as upload:
                 engine = chosen_engine(upload.fields, engines)
                 target, cancel = upload.file("target"), CancelToken(settings.swap_seconds)
-                found = await asyncio.to_thread(
-                    then_wiping_the_stack(lambda: find_faces(engine, target, limits, cancel))
+                found = await in_thread(
+                    lambda: find_faces(engine, target, limits, cancel), cancel, asyncio.Event(), lambda _: None
                 )
         return JSONResponse(_faces(found).model_dump(mode="json"), headers=NO_STORE)
 
@@ -127,7 +129,7 @@ def create_image_swap(
 
             async with gpu:
                 mine.cancel.check()
-                swapped = await in_thread(work, mine, got.left, lambda made: wipe(made.data), threads)
+                swapped = await in_thread(work, mine.cancel, got.left, lambda made: wipe(made.data), threads)
             got.upload.wipe()
             # From here the response owns the turn: it ends when the last byte has left.
             return Delivery(swapped, mine, got.left, stack.pop_all())

@@ -24,7 +24,7 @@ import httpx
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.serve.development_certificate import write_development_certificate
-from nanoswap.serve.haproxy import write_wrapper
+from nanoswap.serve.haproxy import edge_environment
 from nanoswap.serve.issuer_process import issuer_process
 from nanoswap.serve.safety_settings import OFF, for_development
 from nanoswap.serve.scratch import scratch
@@ -114,10 +114,9 @@ def child_environment(folder: Path) -> dict[str, str]:
 
 def ray_environment(folder: Path) -> dict[str, str]:
     """What Ray must be told before it starts; each line closes a path by which media or data could leave."""
-    return {
+    return edge_environment() | {
         # Bodies enter the replica's own server through HAProxy, not Ray's proxy and object store.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(write_wrapper(folder)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "a"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m"),

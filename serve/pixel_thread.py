@@ -1,6 +1,6 @@
 """Pixel work in a thread, on the event loop's terms: started, awaited, and never left behind.
 
-OpenCV, the codecs and the GPU can't be interrupted, so whoever stops waiting raises the turn's cancel token and then
+OpenCV, the codecs and the GPU can't be interrupted, so whoever stops waiting raises the work's cancel token and then
 waits for the thread all the same: only when it has ended may its buffers be wiped. The thread itself lives on, and with
 it what decoders left on its stack, so that is emptied when a piece of work is done, and so is numpy's store of small
 arrays.
@@ -11,23 +11,24 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TypeVar
 
+from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.errors import Cancelled
 from nanoswap.pipelines.small_arrays import wipe_small_arrays
 from nanoswap.pipelines.stack import wipe_stack
 from nanoswap.serve.problems import Problem
-from nanoswap.serve.turn import Turn
 
 T = TypeVar("T")
 
 
 async def in_thread(
     work: Callable[[], T],
-    mine: Turn,
+    cancel: CancelToken,
     left: asyncio.Event,
     discard: Callable[[T], None],
     threads: Executor | None = None,
 ) -> T:
-    """What ``work`` returns. When the caller is cancelled meanwhile, ``discard`` gets it instead. ``threads``: None is
+    """What ``work``, which looks at ``cancel``, returns. When the caller is cancelled meanwhile, ``discard`` gets it
+    instead. ``left`` is set when the person has gone. ``threads``: None is
     the event loop's own.
 
     Raises what ``work`` raises; for ``Cancelled`` Problem ``incomplete`` or ``canceled``.
@@ -36,7 +37,7 @@ async def in_thread(
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        mine.cancel.cancel()
+        cancel.cancel()
         await asyncio.wait({task})
         if not task.cancelled() and task.exception() is None:
             discard(task.result())

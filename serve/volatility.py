@@ -78,11 +78,16 @@ def require_plain_loop() -> None:
 
 
 def close_disks() -> None:
-    """In a process that is ready: no file can be made any more, in any of its threads."""
+    """In a process that is ready: no file can be made any more, in any of its threads.
+
+    Raises `NotVolatile` on a Linux that can't do it; elsewhere it can't be had, and a warning says so.
+    """
     try:
         deny_new_files()
     except CanNotDeny as error:
-        log.warning("this process could still make files: %s", error)
+        if sys.platform.startswith("linux"):
+            raise NotVolatile(f"this process could still make files: {error}") from None
+        log.warning("this process could still make files: %s", str(error))
 
 
 def refuse_dumps() -> None:

@@ -74,12 +74,15 @@ def test_wheel_holds_every_module_and_file(tmp_path: Path) -> None:
     ]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    held = set(zipfile.ZipFile(wheel).namelist())
+    modes = {one.filename: one.external_attr >> 16 for one in zipfile.ZipFile(wheel).infolist()}
+    held = set(modes)
     for room in ROOMS:
         for path in (ROOT / room).rglob("*"):
             inside = path.relative_to(ROOT / room)
             if path.is_file() and "__pycache__" not in inside.parts and path.suffix != ".pyc":
                 assert f"nanoswap/{room}/{inside}" in held
+                # An installer makes executable what the wheel says is.
+                assert bool(modes[f"nanoswap/{room}/{inside}"] & 0o111) == bool(path.stat().st_mode & 0o111), inside
     assert "nanoswap/py.typed" in held
 
 

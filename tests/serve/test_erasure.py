@@ -18,7 +18,8 @@ from nanoswap.queue.room import Policy, WaitingRoom
 from nanoswap.queue.session import LEEWAY_SECONDS, Session
 from nanoswap.queue.ticket import Kind
 from nanoswap.serve.application import signed_in
-from nanoswap.serve.erasure import HOOK_PATH, MAX_BODY_BYTES, install
+from nanoswap.serve.body_limit import MAX_BODY_BYTES
+from nanoswap.serve.erasure import HOOK_PATH, install
 from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.public_settings import PublicSettings

@@ -1,5 +1,7 @@
 """The edge's configuration: what Ray writes, with the doors closed."""
 
+import os
+import re
 import socket
 import subprocess
 import threading
@@ -9,12 +11,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
+import pytest
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
 
 from nanoswap.serve.client_address import PEER_HEADER
-from nanoswap.serve.haproxy import STRIPPED_HEADERS, find_binary, harden, write_wrapper
+from nanoswap.serve.haproxy import EDGE, STRIPPED_HEADERS, TemplateChanged, edge_environment, find_binary, harden
 from nanoswap.serve.headers import STATIC
-from nanoswap.serve.local import free_port
+from nanoswap.serve.local import free_port, ray_environment
+from nanoswap.serve.volatility import FREED_MEMORY
 from tests.serve.conftest import wait_until
 
 GENERATED = """frontend prometheus
@@ -43,6 +47,32 @@ def test_outer_listener_stays_and_strips_control_headers() -> None:
     assert lines[start + 1 : start + 3] == [f"    http-request del-header {name}" for name in STRIPPED_HEADERS]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("frontend http_frontend", "frontend http_front", "0 frontends"),
+        ("    bind 127.0.0.1:8000", "    mode http\n    bind 127.0.0.1:8000", "0 frontends"),
+        ("listen stats", "frontend http_frontend\n    bind 127.0.0.1:8001\nlisten stats", "2 frontends"),
+        ("bind *:8404", "bind 0.0.0.0:8404", "a listener"),
+        ("bind :9101", "bind [::]:9101", "a listener"),
+        ("stats enable", "option  httplog", "logged"),
+        ("stats enable", "log stdout format raw local0 info", "logged"),
+    ],
+)
+def test_a_template_that_is_not_known_is_not_served(before: str, after: str, said: str) -> None:
+    with pytest.raises(TemplateChanged, match=said):
+        harden(GENERATED.replace(before, after))
+
+
+def test_an_edge_that_could_not_be_closed_does_not_start(tmp_path: Path) -> None:
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text("frontend other\n")
+    environment = os.environ | edge_environment() | {"NANOSWAP_EDGE_BINARY": "/bin/true"}
+    made = subprocess.run([EDGE, "-f", configuration], env=environment, capture_output=True, text=True)
+    assert made.returncode == 1
+    assert made.stderr == "the edge doesn't start: 0 frontends of the expected form, where there must be one\n"
+
+
 def test_a_chosen_public_address_is_not_touched() -> None:
     assert "bind 0.0.0.0:8000" in harden(GENERATED.replace("127.0.0.1:8000", "0.0.0.0:8000"))
 
@@ -58,11 +88,29 @@ def test_template_of_the_installed_ray_has_no_other_open_bind() -> None:
     }
 
 
-def test_wrapper_is_executable_and_names_the_real_binary(tmp_path: Path) -> None:
-    wrapper = write_wrapper(tmp_path)
-    assert wrapper.stat().st_mode & 0o100
-    assert "/haproxy" in wrapper.read_text()
-    assert str(wrapper) not in wrapper.read_text()
+def test_what_ray_starts_hardens_the_configuration_and_becomes_the_real_binary(tmp_path: Path) -> None:
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(GENERATED)
+    binary = tmp_path / "binary"
+    binary.write_text('#!/bin/sh\necho "$@"\nenv\n')
+    binary.chmod(0o700)
+    told = edge_environment()
+    assert told["NANOSWAP_EDGE_BINARY"] == find_binary()
+    # As inside Ray, where the variable is set: a look-up would find the stand-in again.
+    environment = os.environ | told | {"NANOSWAP_EDGE_BINARY": str(binary)}
+    command = [told["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(configuration), "-db"]
+    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert said[0] == f"-dMno-cache -f {configuration} -db"
+    for name, value in FREED_MEMORY.items():
+        assert f"{name}={value}" in said
+    assert configuration.read_text() == harden(GENERATED)
+
+
+def test_nothing_in_the_scratch_has_to_be_executed(tmp_path: Path) -> None:
+    # Docker mounts /dev/shm noexec.
+    told = ray_environment(tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o111]
+    assert not Path(told["RAY_SERVE_HAPROXY_BINARY_PATH"]).is_relative_to(tmp_path)
 
 
 def test_answers_of_the_edge_itself_have_the_security_headers(tmp_path: Path) -> None:
@@ -97,7 +145,10 @@ def test_answers_of_the_edge_itself_have_the_security_headers(tmp_path: Path) ->
 
 def test_no_request_is_logged_and_the_edge_says_who_asks() -> None:
     written = HAPROXY_CONFIG_TEMPLATE.replace("{{ config.log_target }}", "127.0.0.1:514")
-    hardened = harden(written.replace("{{ config.frontend_host }}:{{ config.frontend_port }}", "127.0.0.1:8000"))
+    written = written.replace("{{ config.frontend_host }}:{{ config.frontend_port }}", "127.0.0.1:8000")
+    # Not asked for, so not written; it would be refused.
+    written = written.replace("bind {{ config.grpc_frontend_host }}:", "bind 127.0.0.1:")
+    hardened = harden(re.sub(r"\{\{ config\.\w+_port }}", "9000", written))
     assert "local0" not in hardened
     assert "httplog" not in hardened
     # A later Ray that logs in another place must be looked at.

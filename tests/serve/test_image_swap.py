@@ -3,6 +3,7 @@ says what it was asked."""
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -10,13 +11,16 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pytest
 
+from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Engine, Pair, Request, Source
-from nanoswap.pipelines.errors import ContentRefused
+from nanoswap.pipelines.errors import Cancelled, ContentRefused
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.mesh import MeshEngine
 from nanoswap.pipelines.roi import Roi
+from nanoswap.pipelines.swap import Found
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
 from nanoswap.serve.gateway import create_gateway
@@ -86,6 +90,32 @@ async def test_pictures_run_at_once_in_as_many_threads_as_there_are_slots(tmp_pa
     assert [answer.status_code for answer in answers] == [200] * MANY
     # What each has asked for has reached the engine.
     assert sorted(engine.seeds) == list(range(MANY))
+
+
+async def test_a_look_at_faces_that_is_given_up_keeps_its_picture_until_the_thread_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looking, held = threading.Event(), []
+
+    def look(engine: object, target: bytearray, limits: object, cancel: CancelToken) -> Found:
+        looking.set()
+        for _ in range(200):
+            if cancel.cancelled:
+                time.sleep(0.2)  # time for a caller that doesn't wait to wipe it
+                break
+            time.sleep(0.05)
+        held.append((cancel.cancelled, bytes(target)))
+        raise Cancelled
+
+    monkeypatch.setattr("nanoswap.serve.image_swap.find_faces", look)
+    picture = jpeg(portrait("hopper"))
+    async with service(SETTINGS, mesh=MeshEngine()) as (_, replica), person(replica, "ann") as here:
+        task = asyncio.create_task(here.post("/v1/faces", files={"target": ("t", picture)}))
+        assert await asyncio.to_thread(looking.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert held == [(True, picture)]
 
 
 async def test_seed_that_is_none_is_refused_by_name() -> None:

@@ -33,7 +33,7 @@ set -eu
 while read -r _ place kind _; do
     case " {KERNELS} " in *" $kind "*) ;; *) mount -o remount,bind,ro "$place" ;; esac
 done </proc/self/mounts
-mount -t tmpfs -o size={SCRATCH_MIB}m,mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o size={SCRATCH_MIB}m,mode=1777,noexec,nosuid,nodev tmpfs /dev/shm
 unset HOME XDG_CACHE_HOME XDG_CONFIG_HOME TMPDIR
 exec setpriv --bounding-set=-all --inh-caps=-all "$@"
 """
