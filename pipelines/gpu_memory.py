@@ -7,15 +7,18 @@ overwritten when a job is over.
 
 Nobody may write into free memory, because another thread may have been given it meanwhile. So each free block is
 asked for, of its own size and on its own stream, until none is left: what was given is nobody else's, is zeroed in the
-order of that stream, and goes back into the cache. A block that another thread took first is that thread's job's to
+order of that stream, and goes back into the cache when all is taken: a job that asks for memory in those milliseconds
+gets what the driver still has, or none. A block that another thread took first is that thread's job's to
 overwrite. torch is public about what is free (`torch.cuda.memory_snapshot`), and gives the smallest block that is large
 enough, which is the one of just this size.
 
-cuBLAS' working memory is in no cache: torch takes a block for each thread at its first matrix product (on Hopper of
-32 MiB) and keeps it, with whatever the block held before. On an H200 half an activation of the autoencoder was found
-in one, through every job that followed. So a thread asks for it by `GpuMemory.enter` before its first product: out of
-a pool that holds nothing else, where we know its place; and overwrites its own when a job is over, which nobody else
-may do, since a product may be at work in it. **This part has not been run on a GPU yet.**
+cuBLAS' working memory is in no cache: torch takes a block for each thread and stream at the first matrix product (on
+Hopper of 32 MiB) and keeps it, with whatever the block held before. On an H200 half an activation of the autoencoder
+was found in one, through every job that followed. So a thread asks for it by `GpuMemory.enter` before its first
+product: out of a pool that holds nothing else, where we know its place; and overwrites its own when a job is over,
+which nobody else may do, since a product may be at work in it. A thread that works for others' jobs too does so when
+its own is over; one that ends before (a clip's) leaves its block to the next. **This part has not been run on a GPU
+yet.**
 
 Memory of recorded graphs is a pool of its own, out of which nothing can be asked for; who owns the graphs knows when
 none of them runs. And what doesn't lie in pinned memory goes to the device through buffers of the driver's, which keep
@@ -100,30 +103,38 @@ class GpuMemory:
         self._there = torch.zeros_like(self._zeros, device=self._device)
         self._mine = threading.local()
         self._lock = threading.Lock()
-        self._workspaces: dict[int, tuple[Any, Block]] = {}  # cuBLAS' handle -> pool, place
+        self._workspaces: dict[tuple[int, int], tuple[Any, Block]] = {}  # cuBLAS' handle, stream -> pool, place
 
     def enter(self) -> None:
         """In a thread, on the stream that its matrix products are made on, before the first: see above."""
-        if hasattr(self._mine, "workspace"):
-            return
+        mine: dict[int, Tensor | None] = vars(self._mine).setdefault("workspaces", {})
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        if stream not in mine:
+            mine[stream] = self.workspace()
+
+    def workspace(self) -> Tensor | None:
+        """cuBLAS' memory of this thread on the current stream, uint8 (N,), taken now if it wasn't before. The caller
+        overwrites it, while no product is at work in it. None where it was taken before we could ask for it."""
         cuda: Any = torch.cuda
         with torch.cuda.device(self._device), self._lock:
             pool = cuda.MemPool()
             with cuda.use_mem_pool(pool):
                 handle = cuda.current_blas_handle()
             blocks = list(_used(self._device, tuple(pool.id)))
+            key = handle, torch.cuda.current_stream(self._device).cuda_stream
             # A thread that has ended leaves its handle to the next one, and that has its block already.
             if len(blocks) == 1:
-                self._workspaces[handle] = pool, blocks[0]
-            self._mine.workspace = self._workspaces.get(handle)
+                self._workspaces[key] = pool, blocks[0]
+            known = self._workspaces.get(key)
+        return None if known is None else torch.as_tensor(known[1], device=self._device)
 
     @torch.inference_mode()
     def rinse(self) -> Wiped:
         """Overwrite this thread's cuBLAS memory, the driver's buffers and torch's cache. Some milliseconds, at the end
         of a job."""
-        workspace = getattr(self._mine, "workspace", None)
-        if workspace is not None:
-            torch.as_tensor(workspace[1], device=self._device).zero_()
+        for workspace in vars(self._mine).get("workspaces", {}).values():
+            if workspace is not None:
+                workspace.zero_()
         # There and back, from memory that is not pinned.
         self._there.copy_(self._zeros)
         self._zeros.copy_(self._there)

@@ -74,8 +74,8 @@ class TorchSwapNet:
         return Painted(parts[0] if len(parts) == 1 else np.concatenate(parts), None)
 
     def rinse(self) -> None:
-        """Overwrite the working memory of the recorded graphs, and torch's cache. Waits for a call that is being
-        made."""
+        """Overwrite the working memory of the recorded graphs, cuBLAS' too, and torch's cache. Waits for a call that is
+        being made."""
         if self._cuda is not None:
             self._cuda.rinse()
 
@@ -106,7 +106,11 @@ class _Cuda:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._pool: Any = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize(device)
+        self._workspace: Tensor | None = None
         if graphs:
+            # That of this thread: every replay works in it, whoever calls. Taken before the first product is made.
+            with torch.cuda.stream(self._stream):
+                self._workspace = self._memory.workspace()
             # The largest first: the smaller ones then fit into the memory that it left to the pool.
             for rows in reversed(ROWS):
                 self._graphs[rows] = self._record(rows, self._pool)
@@ -123,6 +127,7 @@ class _Cuda:
                 if self._graphs:
                     self._graphs[rows].replay()
                 else:
+                    self._memory.enter()
                     self._step(count)
                 self._host_painted[:count].copy_(self._painted[:count], non_blocking=True)
                 self._stream.synchronize()
@@ -141,6 +146,8 @@ class _Cuda:
         if self._graphs:
             with self._lock, torch.cuda.stream(self._stream):
                 wipe_pool(self._crops.device, self._pool)
+                if self._workspace is not None:
+                    self._workspace.zero_()
                 self._stream.synchronize()
         self._memory.rinse()
 

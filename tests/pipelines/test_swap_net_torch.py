@@ -267,9 +267,26 @@ def test_gpu_bench_runs_here_on_a_narrow_network() -> None:
     assert "smoke" in done.stdout
 
 
-def test_buffers_of_a_batch_that_was_filled_up_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code of a GPU on the processor, with nothing in the place of streams: what is painted of the rows that fill a
-    batch up (three to four) isn't zero, and was left."""
+class Memory:
+    """In the place of a GPU's: what it was asked, and what cuBLAS works in."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.mine = torch.ones(8)
+
+    def workspace(self) -> torch.Tensor:
+        self.asked.append("workspace")
+        return self.mine
+
+    def enter(self) -> None:
+        self.asked.append("enter")
+
+    def rinse(self) -> None:
+        self.asked.append("rinse")
+
+
+def on_processor(monkeypatch: pytest.MonkeyPatch, memory: Memory, *, graphs: bool = True) -> swap_net_torch._Cuda:
+    """The code of a GPU on the processor, with nothing in the place of streams."""
 
     class Stream:
         def synchronize(self) -> None: ...
@@ -278,6 +295,10 @@ def test_buffers_of_a_batch_that_was_filled_up_are_zero(monkeypatch: pytest.Monk
         def __init__(self, step: Callable[[], None]) -> None:
             self.replay = step
 
+    def record(self: swap_net_torch._Cuda, rows: int, _: object) -> Replayed:
+        memory.asked.append("record")
+        return Replayed(lambda: self._step(rows))
+
     plain, like = torch.zeros, torch.zeros_like
     monkeypatch.setattr(torch, "zeros", lambda *shape, pin_memory=False, **kind: plain(*shape, **kind))
     monkeypatch.setattr(torch, "zeros_like", lambda other, pin_memory=False, **kind: like(other, **kind))
@@ -285,14 +306,48 @@ def test_buffers_of_a_batch_that_was_filled_up_are_zero(monkeypatch: pytest.Monk
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda *_: Stream())
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    monkeypatch.setattr(swap_net_torch, "gpu_memory", lambda _: None)
-    monkeypatch.setattr(swap_net_torch._Cuda, "_record", lambda self, rows, _: Replayed(lambda: self._step(rows)))
+    monkeypatch.setattr(swap_net_torch, "gpu_memory", lambda _: memory)
+    monkeypatch.setattr(swap_net_torch._Cuda, "_record", record)
     net = InswapperNet.of(read_weights(build(size=SMALL)))
-    on_gpu = swap_net_torch._Cuda(net.placed("cpu", torch.float32), "cpu", graphs=True)
+    return swap_net_torch._Cuda(net.placed("cpu", torch.float32), "cpu", graphs=graphs)
+
+
+def test_buffers_of_a_batch_that_was_filled_up_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is painted of the rows that fill a batch up (three to four) isn't zero, and was left."""
+    on_gpu = on_processor(monkeypatch, Memory())
     crops, latents = inputs(3, SMALL)
     assert on_gpu(crops, latents).any()
     for name, each in vars(on_gpu).items():
-        assert not isinstance(each, torch.Tensor) or not each.any(), name
+        assert name == "_workspace" or not isinstance(each, torch.Tensor) or not each.any(), name
+
+
+def test_working_memory_of_the_graphs_is_taken_first_and_overwritten_while_none_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory, locked = Memory(), []
+    on_gpu = on_processor(monkeypatch, memory)
+    assert memory.asked[:2] == ["workspace", "record"]
+    monkeypatch.setattr(swap_net_torch, "wipe_pool", lambda *_: 0)
+    zero = torch.Tensor.zero_
+
+    def zeroed(tensor: torch.Tensor) -> torch.Tensor:
+        locked.append(on_gpu._lock.locked())
+        return zero(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "zero_", zeroed)
+    on_gpu.rinse()
+    assert not memory.mine.any()
+    assert locked == [True]
+    assert memory.asked[-1] == "rinse"
+
+
+def test_without_graphs_each_calling_thread_takes_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory()
+    on_gpu = on_processor(monkeypatch, memory, graphs=False)
+    assert memory.asked == []
+    monkeypatch.setattr(on_gpu, "_step", lambda _: memory.asked.append("step"))
+    on_gpu(*inputs(2, SMALL))
+    assert memory.asked == ["enter", "step"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
