@@ -17,8 +17,7 @@ Hopper of 32 MiB) and keeps it, with whatever the block held before. On an H200 
 was found in one, through every job that followed. So a thread asks for it by `GpuMemory.enter` before its first
 product: out of a pool that holds nothing else, where we know its place; and overwrites its own when a job is over,
 which nobody else may do, since a product may be at work in it. A thread that works for others' jobs too does so when
-its own is over; one that ends before (a clip's) leaves its block to the next. **This part has not been run on a GPU
-yet.**
+its own is over. **This part has not been run on a GPU yet.**
 
 Memory of recorded graphs is a pool of its own, out of which nothing can be asked for; who owns the graphs knows when
 none of them runs. And what doesn't lie in pinned memory goes to the device through buffers of the driver's, which keep

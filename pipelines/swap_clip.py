@@ -168,7 +168,7 @@ def open_swap(
                 stages.callback(frames.close)
                 tracked = Ahead(_tracked(frames, cast, cancel, breathe), 1, "track")
                 stages.callback(tracked.close)
-                painted = Ahead(_painted(tracked, engine, learned, colour, cancel, gate), 2, "paint")
+                painted = Ahead(_rinsed(_painted(tracked, engine, learned, colour, cancel, gate), engine), 2, "paint")
                 stages.callback(painted.close)
                 # The first stage to stop is the first: a stage waits for the one before it, never the other way.
                 stages.callback(frames.close)
@@ -310,6 +310,14 @@ def _painted(
             if gate is not None and at == 0:
                 look(gate.check_content, frames[0], faces[0], colour)
             yield from part
+
+
+def _rinsed(frames: Generator[Frame, None, None], engine: Engine) -> Generator[Frame, None, None]:
+    """Some of an engine's memory is that of the thread that paints, and nobody else may overwrite it."""
+    try:
+        yield from frames
+    finally:
+        engine.rinse()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

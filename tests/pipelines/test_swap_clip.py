@@ -190,6 +190,21 @@ class Painter(MeshEngine):
         return [Roi(0, 0, rgb.shape[1], rgb.shape[0]) for rgb, _ in pairs]
 
 
+def test_engine_is_rinsed_by_the_thread_that_paints_and_when_all_is_over() -> None:
+    rinsed: list[str] = []
+
+    class Rinsed(MeshEngine):
+        def rinse(self) -> None:
+            rinsed.append(threading.current_thread().name)
+            super().rinse()
+
+    swap, _ = opened(engine=Rinsed())
+    next(iter(swap))
+    assert rinsed == []
+    swap.close()
+    assert rinsed == ["paint", threading.current_thread().name]
+
+
 class Asked:
     """A gate that notes what it is shown. It refuses ages from the `refuse`th question of that kind on."""
 
