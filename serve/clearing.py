@@ -2,8 +2,9 @@
 
 PyAV's containers and streams hold each other, and with them the last frames of their decoders: no wipe of ours reaches
 these, and no allocator overwrites what isn't freed, until Python's collector finds the cycle. An exception on its way
-to the person holds whatever the functions held that it left. So the collector runs behind the whole request, when
-nobody waits for it any more. It looks only at what came after the start (`gc.freeze`), which takes some milliseconds.
+out of the application (the server cancels what nobody reads any more) holds whatever the functions held that it left.
+So the collector runs a moment behind the whole request, when nobody waits for it and nothing of the request is under
+way. It looks only at what came after the start (`gc.freeze`), which takes some milliseconds.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from nanoswap.pipelines.process import give_back_memory
 
 #: Where media are brought.
 MEDIA = ("/swap", "/faces")
+#: Until the servers above have let go of the request; much less than the second after which nothing may be left.
+_MOMENT_SECONDS = 0.2
 
 
 class Clearing:
@@ -28,7 +31,8 @@ class Clearing:
             await self._app(scope, receive, send)
         finally:
             if scope["type"] == "http" and scope["path"].endswith(MEDIA):
-                await asyncio.to_thread(clear)
+                loop = asyncio.get_running_loop()
+                loop.call_later(_MOMENT_SECONDS, loop.run_in_executor, None, clear)
 
 
 def clear() -> None:
