@@ -296,10 +296,11 @@ def child(folder: str, name: str, outcome: str, words: list[str]) -> None:
     from nanoswap.pipelines.gate_load import load_gate
     from nanoswap.pipelines.manifest import Manifest
     from nanoswap.pipelines.model_store import ModelStore
-    from nanoswap.pipelines.process import give_back_memory, prepare_process
+    from nanoswap.pipelines.process import prepare_process
     from nanoswap.pipelines.runtime import Runtime
     from nanoswap.pipelines.style import Style
     from nanoswap.pipelines.window import Batching
+    from nanoswap.serve.clearing import clear
     from nanoswap.serve.pixel_thread import then_wiping_the_stack
     from tests.inswapper_onnx import build
 
@@ -332,8 +333,7 @@ def child(folder: str, name: str, outcome: str, words: list[str]) -> None:
         keys = {
             each: mine[common[np.searchsorted(common, mine) % len(common)] != mine] for each, mine in found[1].items()
         }
-        if outcome == "clip":
-            give_back_memory()  # as `serve/video_swap.py`
+        clear()  # as a replica behind each request: what only cycles hold, such as a clip's containers and frames
         sink = io.BytesIO()
         np.savez(sink, **keys)
         data = sink.getvalue()
