@@ -29,6 +29,7 @@ from nanoswap.serve.issuer_process import issuer_process
 from nanoswap.serve.safety_settings import OFF, for_development
 from nanoswap.serve.scratch import scratch
 from nanoswap.serve.settings import Settings, new_secret
+from nanoswap.serve.volatility import refuse_cores
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
 def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) -> int:
     """Serve until SIGINT or SIGTERM. ``environment`` is the process's own: Ray's workers inherit it."""
     # The edge holds what it passes on, and a core of it would be a file. All that starts from here inherits this.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    refuse_cores()
     stop = threading.Event()
     with local_service(environment) as settings:
         # Not earlier: until now Ctrl-C is a KeyboardInterrupt that unwinds the start, and Ray sets handlers of its own.

@@ -87,14 +87,28 @@ def close_disks() -> None:
     except CanNotDeny as error:
         if sys.platform.startswith("linux"):
             raise NotVolatile(f"this process could still make files: {error}") from None
-        log.warning("this process could still make files: %s", str(error))
+        else:
+            log.warning("this process could still make files: %s", str(error))
 
 
 def refuse_dumps() -> None:
     """No core file, and no other process of the same user may look into this one."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    refuse_cores()
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def refuse_cores() -> None:
+    """No core file of this process and of what it starts or becomes.
+
+    Linux: a limit of one byte. It is less than any core, so no file is written, and it alone also stops a core that is
+    piped to a program, as systemd-coredump and apport have them: 0 doesn't (core(5), fs/coredump.c). Where a hard limit
+    of 0 was set before, it stays.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1) if sys.platform.startswith("linux") else (0, 0))
+    except ValueError:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def swap_devices() -> list[str]:
