@@ -10,7 +10,7 @@ from importlib import resources
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import ConnectionError, NoScriptError, TimeoutError
 
 from nanoswap.queue.rate import KEY_SECONDS, Charge, bucket_name
 from nanoswap.queue.redis_room import PREFIX
@@ -42,7 +42,8 @@ class RedisRates:
                 answer = await self._redis.evalsha(self._sha, 1, self._prefix, *words)
             except NoScriptError:
                 answer = await self._redis.eval(self._script, 1, self._prefix, *words)
-        except (RedisError, OSError):
+        except (ConnectionError, TimeoutError, OSError):
+            # Not what the server answers: that the script is wrong must not look like a server that is away.
             raise RoomUnavailable from None
         return int(answer) / 1000
 

@@ -124,6 +124,18 @@ async def test_script_comes_back_after_the_server_has_forgotten_it(redis_url: st
     await rates.close()
 
 
+async def test_a_store_that_answers_and_refuses_is_not_away(redis_url: str) -> None:
+    rates = RedisRates(redis_url, SECRET)
+    await rates.spend([Charge(TWO, "ann")])
+    with redis.Redis.from_url(redis_url) as store:
+        (bucket,) = store.keys("*:rate:*")
+        store.delete(bucket)
+        store.lpush(bucket, "not a number")
+    with pytest.raises(redis.ResponseError):
+        await rates.spend([Charge(TWO, "ann")])
+    await rates.close()
+
+
 async def test_store_that_is_away_says_so() -> None:
     rates = RedisRates("unix:///nowhere/redis.sock", SECRET)
     with pytest.raises(RoomUnavailable):
