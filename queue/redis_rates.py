@@ -10,10 +10,10 @@ from importlib import resources
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, NoScriptError, TimeoutError
+from redis.exceptions import NoScriptError, RedisError
 
 from nanoswap.queue.rate import KEY_SECONDS, Charge, bucket_name
-from nanoswap.queue.redis_room import PREFIX
+from nanoswap.queue.redis_room import PREFIX, away
 from nanoswap.queue.room import RoomUnavailable
 
 
@@ -42,9 +42,11 @@ class RedisRates:
                 answer = await self._redis.evalsha(self._sha, 1, self._prefix, *words)
             except NoScriptError:
                 answer = await self._redis.eval(self._script, 1, self._prefix, *words)
-        except (ConnectionError, TimeoutError, OSError):
-            # Not what the server answers: that the script is wrong must not look like a server that is away.
-            raise RoomUnavailable from None
+        except (RedisError, OSError) as error:
+            # That the script is wrong must not look like a server that is away.
+            if away(error):
+                raise RoomUnavailable from None
+            raise
         return int(answer) / 1000
 
     async def close(self) -> None:

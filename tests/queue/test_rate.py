@@ -136,6 +136,23 @@ async def test_a_store_that_answers_and_refuses_is_not_away(redis_url: str) -> N
     await rates.close()
 
 
+@pytest.mark.parametrize("command", ["CONFIG SET maxmemory 1", "REPLICAOF 127.0.0.1 1"])
+async def test_a_store_that_may_not_write_is_as_good_as_away(redis_url: str, command: str) -> None:
+    with redis.Redis.from_url(redis_url) as store:
+        for fresh in (True, False):
+            rates = RedisRates(redis_url, SECRET)
+            if not fresh:
+                await rates.spend([Charge(TWO, "bob")])
+            store.execute_command(*command.split())
+            try:
+                with pytest.raises(RoomUnavailable):
+                    await rates.spend([Charge(TWO, "ann")])
+            finally:
+                store.config_set("maxmemory", 0)
+                store.replicaof("NO", "ONE")
+            await rates.close()
+
+
 async def test_store_that_is_away_says_so() -> None:
     rates = RedisRates("unix:///nowhere/redis.sock", SECRET)
     with pytest.raises(RoomUnavailable):
