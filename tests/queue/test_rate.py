@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -111,6 +112,23 @@ async def test_processes_share_their_buckets_until_the_key_is_forgotten(redis_ur
     third = RedisRates(redis_url, SECRET)
     assert await third.spend([Charge(TWO, "ann", 2)]) == 0
     for one in (first, second, third):
+        await one.close()
+
+
+async def test_processes_meet_again_a_minute_after_the_store_was_emptied(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("nanoswap.queue.redis_rates.time", SimpleNamespace(monotonic=lambda: now))
+    before, after = RedisRates(redis_url, SECRET), RedisRates(redis_url, SECRET)
+    await before.spend([Charge(TWO, "ann")])
+    with redis.Redis.from_url(redis_url) as store:
+        store.flushall()
+    now += 60
+    assert await before.spend([Charge(TWO, "ann")]) == 0
+    assert await after.spend([Charge(TWO, "ann")]) == 0
+    assert await after.spend([Charge(TWO, "ann")]) > 0
+    for one in (before, after):
         await one.close()
 
 
