@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -28,7 +27,7 @@ from nanoswap.serve.haproxy import edge_environment
 from nanoswap.serve.issuer_process import issuer_process
 from nanoswap.serve.safety_settings import OFF, for_development
 from nanoswap.serve.scratch import scratch
-from nanoswap.serve.settings import Settings, new_secret
+from nanoswap.serve.settings import DEVELOPMENT, Settings, new_secret
 from nanoswap.serve.volatility import refuse_cores
 
 log = logging.getLogger(__name__)
@@ -76,8 +75,9 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         if "SUPABASE_URL" not in environment and "NANOSWAP_AUTH_URL" not in environment:
             origin = f"http://127.0.0.1:{environment['NANOSWAP_PORT']}"
             environment["NANOSWAP_AUTH_URL"] = stack.enter_context(issuer_process([origin]))
+            # Who brings a sign-in of their own, on loopback or not, may have people behind it.
+            environment[DEVELOPMENT] = "1"
             for_development(environment)
-        if urlsplit(environment.get("NANOSWAP_AUTH_URL", "")).scheme == "http":
             _mark_development(environment, folder)
         # One machine: pictures and clips share its processor, or its one GPU.
         environment.setdefault("NANOSWAP_GPU_LOCK", str(folder / "gpu"))
