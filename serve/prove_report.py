@@ -2,8 +2,8 @@
 
 A report is a file from outside of this process, so it is bounded, checked and reduced to the fields that are shown;
 more fields may be in it and are left out. It is shown whole or not at all: one that contradicts itself (passed, with
-remnants or with a scenario that proved nothing) or is from the future is as unreadable as one that isn't JSON. A failed report
-is shown as failed. It is not signed: that it is about this service, unchanged, is the operator's word.
+remnants or with a scenario that proved nothing) or is from the future is as unreadable as one that isn't JSON. A
+failed report is shown as failed. It is not signed: that it is about this service, unchanged, is the operator's word.
 """
 
 from datetime import UTC, datetime, timedelta
