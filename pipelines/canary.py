@@ -30,7 +30,7 @@ Format = Literal["jpeg", "png", "webp", "avif", "heic"]
 
 SIDE: Final = 384  # pixels of a picture
 FRAMES: Final = 24
-_GRAIN: Final = 6  # levels of noise over the face: enough to be unique, little enough to be a face
+_GRAIN: Final = 8  # levels of noise over the face: enough to be unique, little enough to be a face
 _FACE: Final = (slice(0, 300), slice(60, 384))  # of the photograph, and of the canary
 _LIMITS: Final = ImageLimits()
 
@@ -43,15 +43,16 @@ class Canary:
     forms: Forms
 
 
-def portrait(seed: int, *, face: bool = True) -> Rgb:
-    """A square of noise, uint8 (SIDE, SIDE, 3), and unless told otherwise the face of Eileen Collins in it (NASA,
+def portrait(seed: int, *, face: bool = True, side: int = SIDE) -> Rgb:
+    """A square of noise, uint8 (side, side, 3), and unless told otherwise the face of Eileen Collins in it (NASA,
     public domain, from scikit-image). Another ``seed``, other noise."""
     chance = np.random.default_rng(seed)
-    noise = chance.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    noise = chance.integers(0, 256, (side, side, 3), np.uint8)
     if face:
         person = photographs.astronaut()[_FACE].astype(np.int16)  # type: ignore[no-untyped-call]
         grain = chance.integers(-_GRAIN, _GRAIN + 1, person.shape, np.int16)
-        noise[_FACE] = np.clip(person + grain, 0, 255).astype(np.uint8)
+        # Black and white keep their grain too.
+        noise[_FACE] = (person.clip(_GRAIN, 255 - _GRAIN) + grain).astype(np.uint8)
     return noise
 
 

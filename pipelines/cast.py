@@ -42,9 +42,10 @@ _SHORT: Final = 4  # frames; a shorter chunk is not worth a detection
 class Person:
     """One person as known so far. `pose` is where they are in the last frame, None when they are not there."""
 
-    __slots__ = ("chosen", "embedding", "look", "missed", "points", "pose", "score", "seen")
+    __slots__ = ("chosen", "embedding", "look", "missed", "number", "points", "pose", "score", "seen")
 
-    def __init__(self, face: Face, plane: Plane, chosen: bool) -> None:
+    def __init__(self, number: int, face: Face, plane: Plane, chosen: bool) -> None:
+        self.number = number
         self.pose: Pose | None = None
         pose = frame_of(face.points[0], face.points[1])
         self.points = _own(face, pose)
@@ -77,6 +78,7 @@ class Person:
             frame=(frame.width, frame.height),
             embedding=self.embedding,
             landmarks=pixels[5:] if len(pixels) > 5 else None,
+            person=self.number,
         )
 
     def wipe(self) -> None:
@@ -98,7 +100,7 @@ class Cast:
     def introduce(self, frame: Frame, faces: Sequence[Face], chosen: Sequence[Face]) -> None:
         """Everybody of a frame that the person who chose has looked at; nobody is in the clip yet."""
         for face in faces:
-            self._people.append(Person(face, frame.y, any(face is one for one in chosen)))
+            self._people.append(Person(len(self._people), face, frame.y, any(face is one for one in chosen)))
 
     def chunk(self, frames: Sequence[Frame], cut: bool) -> list[tuple[Face, ...]]:
         """The chosen faces of each frame; `cut`: a new scene begins with the first frame."""
@@ -244,7 +246,7 @@ class Cast:
 
     def _new(self, face: Face, frame: Frame) -> Person:
         chosen = self._choose == "all" or (self._choose == "largest" and not any(p.chosen for p in self._people))
-        person = Person(face, frame.y, chosen)
+        person = Person(len(self._people), face, frame.y, chosen)
         self._people.append(person)
         return person
 

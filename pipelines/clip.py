@@ -21,7 +21,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from nanoswap.pipelines.cancel import CancelToken
-from nanoswap.pipelines.clip_container import check_whole, sniff_clip
+from nanoswap.pipelines.clip_container import ClipFormat, check_whole, sniff_clip
 from nanoswap.pipelines.container import Buffer
 from nanoswap.pipelines.errors import TooLarge, Undecodable, Unsupported
 from nanoswap.pipelines.memory_file import MemoryFile
@@ -80,6 +80,7 @@ def probe_clip(
     """
     if len(data) > limits.max_bytes:
         raise TooLarge("The clip has too many bytes.")
+    check_whole(data, _format(data))
     with opened(data, cancel) as (container, video):
         width, height = video.codec_context.width, video.codec_context.height
         if width * height > limits.max_pixels:
@@ -103,14 +104,12 @@ def probe_clip(
 
 @contextmanager
 def opened(data: Buffer, cancel: CancelToken | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The demuxer over our bytes, and the one video stream worth showing.
+    """The demuxer over our bytes, and the one video stream worth showing. For a stranger's bytes that `probe_clip` has
+    let through: what a demuxer would believe is searched for there, once, and a swap opens a clip dozens of times.
 
     Raises `Unsupported`, `Undecodable`; and `Undecodable` for whatever the demuxer raises inside the block.
     """
-    form = sniff_clip(data)
-    if form is None:
-        raise Unsupported("This is not an MP4, MOV, WebM or Matroska clip.")
-    check_whole(data, form)
+    form = _format(data)
     try:
         file = MemoryFile(data, cancel or CancelToken())
         with av.open(file, "r", format=form, container_options=dict(_OPTIONS)) as container:
@@ -131,6 +130,13 @@ def opened(data: Buffer, cancel: CancelToken | None = None) -> Iterator[tuple[In
             yield container, video
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise Undecodable("The clip is damaged.") from error
+
+
+def _format(data: Buffer) -> ClipFormat:
+    form = sniff_clip(data)
+    if form is None:
+        raise Unsupported("This is not an MP4, MOV, WebM or Matroska clip.")
+    return form
 
 
 def ticks(seconds: float, base: Fraction) -> int:

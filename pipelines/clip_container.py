@@ -45,9 +45,9 @@ def check_whole(data: Buffer, format: ClipFormat) -> None:
         tables, before = Tables(), 0
         # Whatever is not coded media: also what lies behind the last whole part, which a demuxer looks at too.
         for start, end in _check_boxes(view):
-            tables.search(bytes(view[before:start]))
+            tables.search(view[before:start])
             before = end
-        tables.search(bytes(view[before:]))
+        tables.search(view[before:])
     else:
         _check_segment(view)
         search_tags(view)

@@ -27,6 +27,8 @@ _MAX_CHUNKED: Final = 250_000_000  # sound samples that are read by the chunk: a
 # QuickTime File Format: metadata keys, compressed header.
 _TABLE: Final = re.compile(rb"stsz|stz2|stsc|stco|co64|stts|elst|trun|keys|cmov|cmvd")
 _TRACK: Final = re.compile(rb"trak")
+_SOUND: Final = re.compile(rb"soun")
+_VIDEO: Final = re.compile(rb"vide")
 # Names of tags and numbers of chapters (RFC 9559 §5.1.8.1.2.1 and §5.1.7.1.4.1). By chance each occurs once in 65 536
 # bytes; a fifth more is allowed, and this many besides.
 _NAMED: Final = re.compile(rb"\x45\xa3|\x73\xc4")
@@ -39,13 +41,14 @@ class Tables:
     def __init__(self) -> None:
         self._runs = self._keys = 0
 
-    def search(self, part: bytes) -> None:
-        """`part`: anything but coded media. Raises `TooLarge`, `Undecodable`, `Unsupported`."""
+    def search(self, part: memoryview) -> None:
+        """`part`: anything but coded media, as bytes; a view, for nobody could overwrite a copy.
+        Raises `TooLarge`, `Undecodable`, `Unsupported`."""
         starts = [0, *(found.start() for found in _TRACK.finditer(part)), len(part)]
         for start, end in pairwise(starts):
             self._track(part[start:end])
 
-    def _track(self, part: bytes) -> None:
+    def _track(self, part: memoryview) -> None:
         samples = edits = spread = chunks = 0
         times: list[tuple[int, int]] = []
         for found in _TABLE.finditer(part):
@@ -71,7 +74,7 @@ class Tables:
                 self._keys += first
         if edits > _MAX_EDITS or self._keys > _MAX_KEYS:
             raise Undecodable("The clip has too many edits or notes.")
-        by_the_chunk = times == [(1, 1)] and b"soun" in part and b"vide" not in part
+        by_the_chunk = times == [(1, 1)] and _SOUND.search(part) is not None and _VIDEO.search(part) is None
         most = _MAX_CHUNKED if by_the_chunk else MAX_SAMPLES
         if samples > most or (by_the_chunk and spread * chunks > most) or self._runs > MAX_SAMPLES:
             raise TooLarge("The clip has too many frames.")

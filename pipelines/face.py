@@ -33,6 +33,7 @@ class Face:
     frame       (width, height) of the picture, pixels.
     embedding   float32 (512,), unit length, or None when the engine has no identity network.
     landmarks   float32 (N, 2) in pixels, the engine's own dense points, or None.
+    person      in a clip, the number by which its cast knows whose face it is; None in a picture.
     """
 
     box: Floats
@@ -41,6 +42,7 @@ class Face:
     frame: tuple[int, int]
     embedding: Floats | None = None
     landmarks: Floats | None = None
+    person: int | None = None
 
     @property
     def id(self) -> str:
@@ -60,6 +62,7 @@ class Face:
             frame=frame,
             embedding=self.embedding,
             landmarks=None if self.landmarks is None else (self.landmarks * by + shift).astype(np.float32),
+            person=self.person,
         )
 
     @property

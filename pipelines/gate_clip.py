@@ -1,8 +1,9 @@
 """What the safety gate is shown of a clip.
 
-Before anything is answered, a dozen frames all over it; while it is made, one frame of each chunk, so that no more than
-ten go out between two looks. Ages are looked at before a chunk is painted, where most of its people are; whether it is
-intimate afterwards, on its first frame, when what goes out is there to see. A chunk begins where a scene does.
+Before anything is answered, a dozen frames all over it; while it is made, some of each chunk, so that no more than ten
+go out between two looks. Ages are looked at before a chunk is painted, on few frames that show together everybody who
+is painted in it, mostly one; whether it is intimate afterwards, on its first frame, when what goes out is there to see.
+A chunk begins where a scene does.
 """
 
 from __future__ import annotations
@@ -48,6 +49,20 @@ def look_over(
                 gate.check_ages(rgb, faces)
             finally:
                 rgb.fill(0)
+
+
+def showing_all(faces: Sequence[Sequence[Face]]) -> list[int]:
+    """Of the faces of a chunk's frames: few frames in which everybody is seen who is seen in any, whom the cast can
+    tell apart. Greedy (Johnson, "Approximation algorithms for combinatorial problems", 1974): first where most are,
+    then where most are of those still missing."""
+    people = [{face.person for face in here} for here in faces]
+    missing: set[int | None] = set().union(*people)
+    frames: list[int] = []
+    while missing:
+        best = max(range(len(people)), key=lambda one: len(people[one] & missing))
+        frames.append(best)
+        missing -= people[best]
+    return frames
 
 
 def look(check: Callable[[Rgb, Sequence[Face]], None], frame: Frame, faces: Sequence[Face], colour: Colour) -> None:

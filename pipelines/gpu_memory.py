@@ -11,8 +11,8 @@ order of that stream, and goes back into the cache. A block that another thread 
 overwrite. torch is public about what is free (`torch.cuda.memory_snapshot`), and gives the smallest block that is large
 enough, which is the one of just this size.
 
-cuBLAS' working memory is in no cache: torch takes a block for each thread at its first matrix product (32 MiB on
-Hopper) and keeps it, with whatever the block held before. On an H200 half an activation of the autoencoder was found
+cuBLAS' working memory is in no cache: torch takes a block for each thread at its first matrix product (on Hopper of
+32 MiB) and keeps it, with whatever the block held before. On an H200 half an activation of the autoencoder was found
 in one, through every job that followed. So a thread asks for it by `GpuMemory.enter` before its first product: out of
 a pool that holds nothing else, where we know its place; and overwrites its own when a job is over, which nobody else
 may do, since a product may be at work in it. **This part has not been run on a GPU yet.**
@@ -48,7 +48,7 @@ class Wiped(NamedTuple):
     """Bytes that were overwritten; and that were free at last all the same: freed by others meanwhile, or waiting for a
     stream, or not to be had."""
 
-    zeroed: int
+    covered: int
     left: int
 
 
@@ -119,8 +119,8 @@ class GpuMemory:
 
     @torch.inference_mode()
     def rinse(self) -> Wiped:
-        """Overwrite this thread's cuBLAS memory, the driver's buffers and torch's cache. Some milliseconds, when a job
-        is over."""
+        """Overwrite this thread's cuBLAS memory, the driver's buffers and torch's cache. Some milliseconds, at the end
+        of a job."""
         workspace = getattr(self._mine, "workspace", None)
         if workspace is not None:
             torch.as_tensor(workspace[1], device=self._device).zero_()

@@ -9,13 +9,14 @@ painted, and at the result before it is encoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.container import Buffer, InputFormat
-from nanoswap.pipelines.engine import Engine, Request, Rgb, Source, rounds
+from nanoswap.pipelines.engine import Engine, Request, Rgb, rounds
 from nanoswap.pipelines.errors import ManyFaces, NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.gate import Gate
@@ -85,22 +86,23 @@ def swap_image(
     `NotMarked`, `Cancelled`, `TimedOut`.
     """
     marks = marks or Marks()
-    wiped: list[Rgb] = []
-    learned: Source | None = None
-    try:
+    with _overwritten_on_errors() as made, ExitStack() as stack:
+        # Called in turn from the last to the first, whichever of them fails.
+        if gate is not None:
+            stack.callback(gate.rinse)
+        stack.callback(engine.rinse)
         if marks.signer is not None:
             marks.signer.check()
         cancel.check()
         report("decode", 0, 2)
         probe(source, limits)
         kind = probe(target, limits).format
-        wiped.append(decode(source, limits))
+        giver = _decoded(source, limits, stack)
         cancel.check()
         report("decode", 1, 2)
-        wiped.append(decode(target, limits))
+        taker = _decoded(target, limits, stack)
         cancel.check()
         report("decode", 2, 2)
-        giver, taker = wiped
 
         report("detect", 0, 2)
         face = source_face(engine.detect(giver), options.source_face)
@@ -108,6 +110,7 @@ def swap_image(
             gate.check_content(giver, [face])
             gate.check_ages(giver, [face])
         learned = engine.prepare(giver, face)
+        stack.callback(learned.wipe)
         giver.fill(0)
         cancel.check()
         report("detect", 1, 2)
@@ -137,21 +140,10 @@ def swap_image(
         data = encode(taker, form, options.quality)
         if marks.signer is not None:
             data = mark_picture(data, form, engine.name, marks.signer)
-        try:
-            cancel.check()
-            report("encode", 1, 1)
-        except BaseException:
-            data[:] = bytes(len(data))
-            raise
+        made.append(data)
+        cancel.check()
+        report("encode", 1, 1)
         return Swapped(data, MEDIA_TYPES[form], taker.shape[1], taker.shape[0], len(faces))
-    finally:
-        if learned is not None:
-            learned.wipe()
-        for rgb in wiped:
-            rgb.fill(0)
-        engine.rinse()
-        if gate is not None:
-            gate.rinse()
 
 
 def find_faces(engine: Engine, target: Buffer, limits: ImageLimits, cancel: CancelToken | None = None) -> Found:
@@ -168,6 +160,25 @@ def find_faces(engine: Engine, target: Buffer, limits: ImageLimits, cancel: Canc
     finally:
         rgb.fill(0)
         engine.rinse()
+
+
+@contextmanager
+def _overwritten_on_errors() -> Iterator[list[bytearray]]:
+    """What is put into the list is overwritten when the block is left by an exception."""
+    made: list[bytearray] = []
+    try:
+        yield made
+    except BaseException:
+        for data in made:
+            data[:] = bytes(len(data))
+        raise
+
+
+def _decoded(data: Buffer, limits: ImageLimits, stack: ExitStack) -> Rgb:
+    """The pixels, which `stack` overwrites."""
+    rgb = decode(data, limits)
+    stack.callback(rgb.fill, 0)
+    return rgb
 
 
 def source_face(faces: tuple[Face, ...], wanted: str | None) -> Face:

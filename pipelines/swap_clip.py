@@ -28,7 +28,7 @@ from nanoswap.pipelines.errors import NoFace
 from nanoswap.pipelines.face import Face, match
 from nanoswap.pipelines.frame import Frame, FramePool, Plane
 from nanoswap.pipelines.gate import Gate
-from nanoswap.pipelines.gate_clip import look, look_over
+from nanoswap.pipelines.gate_clip import look, look_over, showing_all
 from nanoswap.pipelines.image import ImageLimits, decode, probe
 from nanoswap.pipelines.label import Label
 from nanoswap.pipelines.mark import ClipSeal, Marks
@@ -296,9 +296,10 @@ def _painted(
     """An engine that likes many faces at once gets a chunk's together; any other a frame's, and the frame goes on."""
     for frames, faces in chunks:
         if gate is not None:
-            # Where most people are: somebody who comes in during the chunk is looked at before it is painted.
-            most = max(range(len(frames)), key=lambda one: len(faces[one]))
-            look(gate.check_ages, frames[most], faces[most], colour)
+            # All of them: also who comes in during the chunk, and when somebody else has left meanwhile.
+            for one in showing_all(faces):
+                cancel.check()
+                look(gate.check_ages, frames[one], faces[one], colour)
         step = len(frames) if engine.batch > 1 else 1
         for at in range(0, len(frames), step):
             part = frames[at : at + step]

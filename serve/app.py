@@ -5,6 +5,7 @@ which keeps deployment arguments in clear, never sees a secret. No media is ever
 deployment answers HTTP itself.
 """
 
+import gc
 import os
 
 from fastapi import FastAPI
@@ -52,6 +53,9 @@ def _closed(app: FastAPI) -> FastAPI:
     require_plain_loop()
     compile_no_more()
     close_disks()
+    # What is here now stays: the collector, which runs behind each request, needn't look at it.
+    gc.collect()
+    gc.freeze()
     return app
 
 

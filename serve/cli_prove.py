@@ -36,9 +36,11 @@ def add_words(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, config: dict[str, Any], token: str, url: str) -> int:
     """Raises `MediaError` for what can't be seen or written."""
     # Imported late: numpy and the codecs, which the rest of the command line doesn't need.
+    from nanoswap.queue.room import RoomUnavailable
     from nanoswap.serve.file_trace import NoTrace
+    from nanoswap.serve.process_memory import OwnTree
     from nanoswap.serve.prove import CanNotProve, Proof, find_root, host_facts, load_engines
-    from nanoswap.serve.visitor import Visitor
+    from nanoswap.serve.visitor import Gone, Visitor
 
     started = datetime.now(UTC)
     out = Path(arguments.out or f"prove-{started:%Y-%m-%dT%H%M%SZ}.json")
@@ -53,9 +55,11 @@ def run(arguments: argparse.Namespace, config: dict[str, Any], token: str, url: 
         proof = Proof(Visitor(url, token, config["consent"]["id"]), root, engines, loaded, after=arguments.after)
         print(f"{'scenario':<18}{'kind':<7}{'engine':<12}{'ended':<14}{'remnants':>9}{'writes':>8}{'scanned':>10}")
         verdicts = proof.run({name.strip() for name in arguments.only.split(";") if name.strip()}, _show)
-    except (CanNotProve, NoTrace) as error:
-        raise MediaError("unreadable", str(error)) from None
+    except (CanNotProve, NoTrace, OwnTree, RoomUnavailable, Gone, OSError, ValueError) as error:
+        raise MediaError("unreadable", str(error) or type(error).__name__) from None
     passed = bool(verdicts) and all(verdict.passed for verdict in verdicts)
+    if proof.unwatched:
+        notes.append(f"writes there were not told: {', '.join(proof.unwatched)}")
     report = {
         "tool": "nanoswap prove",
         "version": __version__,
@@ -63,6 +67,9 @@ def run(arguments: argparse.Namespace, config: dict[str, Any], token: str, url: 
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "passed": passed,
         "url": f"{parts.scheme}://{parts.netloc}",
+        # Of everything that is offered, and in the time that is promised.
+        "complete": not arguments.only and not arguments.kind and not arguments.engine and arguments.after <= 2.0,
+        "after": arguments.after,
         "host": host_facts(root),
         "notes": notes,
         "scenarios": [verdict.as_json() for verdict in verdicts],

@@ -3,7 +3,7 @@
 A search through folders afterwards never sees a file without a name, nor one that was unlinked a moment later. The
 kernel hands over an open descriptor with each event, so such a file can still be read when its name is gone; one
 descriptor per file is kept until it has been looked at. Writing through a mapping makes no event: such a file was
-opened for writing, and the search of open descriptors and mappings finds it (`open_files`).
+opened for writing, and the search of open descriptors (`open_files`) and of writable shared mappings finds it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 class NoTrace(RuntimeError):
     """The kernel won't tell which files are written: run as root, with CAP_SYS_ADMIN."""
 
-    def __init__(self) -> None:
-        super().__init__(type(self).__doc__)
+    def __init__(self, why: str = "") -> None:
+        super().__init__(why or type(self).__doc__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ class FileTrace:
         self._mine = mine
         self._files: dict[tuple[int, int], Written] = {}
         self._lock = threading.Lock()
-        self._lost = False
+        #: Something was written of which nothing is known.
+        self.lost = False
         self._library = ctypes.CDLL(None, use_errno=True)
 
     def __enter__(self) -> Self:
@@ -85,17 +86,17 @@ class FileTrace:
         self._thread.join()
         for descriptor in (self._queue, self._stopping):
             os.close(descriptor)
-        self._lost = False
+        self.lost = False
         for _ in self.take():
             pass
 
     def take(self) -> Iterator[Written]:
         """The files that were written to since the last call, each once; descriptors are closed behind the last.
 
-        Raises `RuntimeError` when the kernel could not keep up.
+        Raises `NoTrace` when one was lost.
         """
-        if self._lost:
-            raise RuntimeError("the kernel lost events: the trace is worth nothing")
+        if self.lost:
+            raise NoTrace("events were lost: the trace is worth nothing")
         with self._lock:
             files, self._files = list(self._files.values()), {}
         try:
@@ -124,6 +125,13 @@ class FileTrace:
             raise NoTrace
 
     def _listen(self) -> None:
+        try:
+            self._hear()
+        except OSError:
+            # Of descriptors there are only so many, and a trace with a hole says nothing.
+            self.lost = True
+
+    def _hear(self) -> None:
         while True:
             ready, _, _ = select.select([self._queue, self._stopping], [], [])
             if self._queue not in ready:
@@ -133,7 +141,7 @@ class FileTrace:
                 length, _, _, _, mask, descriptor, pid = _EVENT.unpack_from(data)
                 data = data[length:]
                 if mask & _OVERFLOW:
-                    self._lost = True
+                    self.lost = True
                     continue
                 self._note(descriptor, pid)
 

@@ -23,6 +23,7 @@ from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind
 from nanoswap.serve.application import application, signed_in
+from nanoswap.serve.clearing import Clearing
 from nanoswap.serve.delivery import Delivery
 from nanoswap.serve.limits import image_limits
 from nanoswap.serve.options import OPTION_FIELDS, chosen_engine, swap_options
@@ -72,6 +73,7 @@ def create_image_swap(
     app = application(
         "Nanoswap image", settings, rate, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots)
     )
+    app.add_middleware(Clearing)
     Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]
     Looking = Annotated[Session, Depends(signed_in(sessions, room, rate, "faces"))]
 

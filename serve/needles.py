@@ -26,7 +26,7 @@ SHORTEST: Final = STRIDE - 1 + WORD - 1 + WINDOW
 _BITS: Final = 24  # of a table: for two million windows an eighth of each is set
 _FACTORS: Final = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
 #: A window with fewer different bytes is not told from fill patterns, tables and flat areas.
-_VARIED: Final = 12
+_VARIED: Final = 5
 
 Keys = npt.NDArray[np.uint64]
 

@@ -49,6 +49,13 @@ class Unread:
         self.mappings[name] = self.mappings.get(name, 0) + count
 
 
+class OwnTree(RuntimeError):
+    """This command is itself below the service's first process, and would stop with it."""
+
+    def __init__(self) -> None:
+        super().__init__(type(self).__doc__)
+
+
 def command(pid: int) -> str:
     """How the process was called, words with spaces between; empty when it is gone."""
     with suppress(OSError):
@@ -76,8 +83,10 @@ def tree(root: int) -> list[int]:
 
 
 @contextmanager
-def stopped(root: int) -> Iterator[list[int]]:
-    """The tree stands still while the block runs; yields its processes. Raises `PermissionError`.
+def stopped(*roots: int) -> Iterator[list[int]]:
+    """The trees below these processes stand still while the block runs; yields all their processes.
+
+    Raises `PermissionError`, and `OwnTree` when this process is among them.
 
     It goes on behind the block, and also when this process is killed in it: a small process of its own sees to that.
     """
@@ -86,7 +95,9 @@ def stopped(root: int) -> Iterator[list[int]]:
     assert waker.stdin is not None
     try:
         # A process may have been born while we stopped its parent: look again until there is no new one.
-        while fresh := [pid for pid in tree(root) if pid not in still]:
+        while fresh := [pid for root in roots for pid in tree(root) if pid not in still]:
+            if os.getpid() in fresh:
+                raise OwnTree
             for pid in fresh:
                 still.append(pid)
                 waker.stdin.write(b"%d\n" % pid)
@@ -112,8 +123,9 @@ def chunks(pid: int, unread: Unread) -> Iterator[npt.NDArray[np.uint8]]:
     """
     buffer = np.empty(CHUNK, np.uint8)
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory, open(f"/proc/{pid}/pagemap", "rb", buffering=0) as map:
-        for begin, end, name in _mappings(pid):
-            unchanged = _OF_FILE if _on_disk(name) else np.uint64(0)
+        for begin, end, name, shared in _mappings(pid):
+            # What is written through a shared mapping is the file's, and no event tells of it.
+            unchanged = _OF_FILE if _on_disk(name) and not shared else np.uint64(0)
             for start, count in _existing(map.fileno(), begin, end, unchanged):
                 try:
                     got = os.preadv(memory.fileno(), [buffer.data[:count]], start)
@@ -125,24 +137,31 @@ def chunks(pid: int, unread: Unread) -> Iterator[npt.NDArray[np.uint8]]:
                     yield buffer[:got]
 
 
-def _mappings(pid: int) -> Sequence[tuple[int, int, str]]:
-    """Begin, end and name of every mapping that has a page in memory or in swap."""
-    found: list[tuple[int, int, str]] = []
-    begin, end, name, held = 0, 0, "", 0
+def written_mappings(pid: int) -> set[str]:
+    """Files on a disk that a process has mapped so that it may write to them."""
+    return {name for _, _, name, shared in _mappings(pid) if shared and _on_disk(name)}
+
+
+def _mappings(pid: int) -> Sequence[tuple[int, int, str, bool]]:
+    """Begin, end and name of every mapping that has a page in memory or in swap, and whether it is shared and writable,
+    so that its pages are a file's."""
+    found: list[tuple[int, int, str, bool]] = []
+    begin, end, name, held, shared = 0, 0, "", 0, False
     for line in Path(f"/proc/{pid}/smaps").read_text(errors="replace").splitlines():
         first, _, rest = line.partition(" ")
         if not first.endswith(":"):
             if held:
-                found.append((begin, end, name))
+                found.append((begin, end, name, shared))
             low, _, high = first.partition("-")
             begin, end, held = int(low, 16), int(high, 16), 0
-            name = rest.split(maxsplit=4)[4].strip() if len(rest.split(maxsplit=4)) > 4 else ""
+            words = rest.split(maxsplit=4)
+            name, shared = words[4].strip() if len(words) > 4 else "", words[0][1::2] == "ws"
             # A device's memory counts no pages: it is tried, and what can't be read is told.
             held = int(name.startswith("/dev/") and not name.startswith("/dev/shm"))
         elif first in ("Rss:", "Swap:"):
             held += int(rest.split()[0])
     if held:
-        found.append((begin, end, name))
+        found.append((begin, end, name, shared))
     return found
 
 

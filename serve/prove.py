@@ -86,13 +86,19 @@ class Proof:
         """``after``: seconds between the end of a request and the search. ``loaded``: engines whose embeddings are
         looked for."""
         self._visitor, self._root, self._engines, self._loaded, self._after = visitor, root, engines, loaded, after
-        self._search = Search(root, _environment(root).get("REDIS_URL"))
+        redis_url = _environment(root).get("REDIS_URL")
+        if redis_url is None:
+            raise CanNotProve("no process below that one has REDIS_URL: it is not the service's first process")
+        self._search = Search(root, redis_url)
+        #: Mount points whose writes the kernel doesn't tell.
+        self.unwatched: list[str] = []
 
     def run(self, only: Collection[str], say: Callable[[Verdict], None]) -> list[Verdict]:
         """The scenarios named ``only``, or all. Raises `CanNotProve`, `NoTrace`, `OSError`."""
         control()
         verdicts = []
         with FileTrace(self._search.mine) as trace:
+            self.unwatched = trace.unwatched
             for kind, engines in self._engines.items():
                 for number, engine in enumerate(engines):
                     stage = Stage(self._visitor, self._root, kind, engine, self._learned(engine))
@@ -107,6 +113,7 @@ class Proof:
         about: dict[str, Any] = {"name": scenario.name, "kind": stage.kind, "engine": stage.engine}
         try:
             ended = scenario.act(stage)
+            self._visitor.give_up()
         except Gone as gone:
             return Verdict(**about, ended="gone", problem=str(gone))
         time.sleep(self._after)
@@ -122,6 +129,7 @@ class Proof:
         for scenario in scenarios(stage.kind, first=True):
             if scenario.name.startswith("success"):
                 forms = scenario.act(stage).forms.items()
+                self._visitor.give_up()
                 known += [every_key(data) for name, data in forms if name.endswith(", file") or "learned" in name]
         return np.unique(np.concatenate(known))
 
@@ -146,7 +154,10 @@ def load_engines(root: int, names: Collection[str]) -> tuple[dict[str, Engine], 
 def learned(engine: Engine, data: bytes) -> Forms:
     """What an engine would keep of the face in a picture, as it would lie in memory: embeddings, and the like."""
     rgb = decode(data, ImageLimits())
-    source = engine.prepare(rgb, engine.detect(rgb)[0])
+    found = engine.detect(rgb)
+    if not found:
+        return {}
+    source = engine.prepare(rgb, found[0])
     return {f"source, {name}": values for name, values in _arrays(source, "learned") if values.nbytes}
 
 
@@ -195,6 +206,8 @@ def control() -> None:
 
 def find_root(port: int) -> int:
     """The first process of the service that listens on a port of this machine. Raises `CanNotProve`."""
+    if sys.platform != "linux":
+        raise CanNotProve("other processes' memory can be read on Linux only")
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
@@ -208,7 +221,9 @@ def find_root(port: int) -> int:
                 while (up := parent(above[-1])) > 0:
                     above.append(up)
                 serving = [one for one in above if "nanoswap" in command(one) and "serve" in command(one).split()]
-                return serving[-1] if serving else above[0] if 1 not in above else 1
+                if serving:
+                    return serving[-1]
+                raise CanNotProve("what listens there is no 'nanoswap serve': give its first process with --pid")
     raise CanNotProve(f"no process of this machine listens on port {port}: run on the service's machine, or give --pid")
 
 

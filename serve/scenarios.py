@@ -17,13 +17,17 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from nanoswap.pipelines import canary
-from nanoswap.pipelines.canary import FRAMES, SIDE, Canary, Format, Forms
+from nanoswap.pipelines.canary import FRAMES, SIDE, Canary, Format, Forms, as_array
+from nanoswap.pipelines.image import encode
 from nanoswap.serve.process_memory import command, tree
 from nanoswap.serve.visitor import Answer, Gone, Permit, Upload, Visitor
 
 Kind = Literal["image", "video"]
 FORMATS: Final[tuple[Format, ...]] = ("jpeg", "png", "webp", "avif", "heic")
 _READY_SECONDS: Final = 180.0
+_NOTICE_SECONDS: Final = 20.0
+_LARGE: Final = 2560  # pixels of a side: 20 MB of noise as PNG, more than all sockets on the way take ahead
+_ROWS: Final = 400  # of it, that are looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +50,17 @@ class Stage:
 
     def media(self, format: Format = "jpeg", *, face: bool = True) -> tuple[Canary, Canary]:
         """A fresh source and a fresh target."""
-        source = canary.picture(canary.portrait(secrets.randbits(32)), format)
-        seed = secrets.randbits(32)
+        source = canary.picture(canary.portrait(secrets.randbits(128)), format)
+        seed = secrets.randbits(128)
         if self.kind == "video":
             return source, canary.clip(seed, face=face)
         return source, canary.picture(canary.portrait(seed, face=face), format)
 
-    def permit(self, source: Canary, target: Canary) -> Permit:
+    def permit(self, source: Canary, target: Canary, side: int = SIDE) -> Permit:
         """A turn for these media."""
         count = len(source.data) + len(target.data)
         return self.visitor.permit(
-            self.visitor.join(self.kind, count, side=SIDE, frames=FRAMES if self.kind == "video" else 1)
+            self.visitor.join(self.kind, count, side=side, frames=FRAMES if self.kind == "video" else 1)
         )
 
     def begin(self, source: Canary, target: Canary) -> tuple[Permit, Upload]:
@@ -66,6 +70,16 @@ class Stage:
 
     def upload(self, permit: Permit, source: Canary, target: Canary) -> Upload:
         return self.visitor.upload(permit, {"source": source.data, "target": target.data}, {"engine": self.engine})
+
+    def given_up(self, permit: Permit) -> str:
+        """``left``, when the service has noticed that the visitor is gone; else the state of the ticket."""
+        deadline = time.monotonic() + _NOTICE_SECONDS
+        state = "running"
+        while state == "running" and time.monotonic() < deadline:
+            time.sleep(0.1)
+            state = json.loads(self.visitor.ask("GET", f"/v1/tickets/{permit.ticket}").body).get("state", "?")
+        # The place is given back, to whoever comes again.
+        return "left" if state in ("waiting", "granted", "parked", "aborted") else str(state)
 
     def replica(self) -> int:
         """The process that swaps. Raises `Gone`."""
@@ -117,21 +131,38 @@ def undecodable(stage: Stage) -> Ended:
 def left_in_upload(stage: Stage) -> Ended:
     """Gone when half of the body has left."""
     source, target = stage.media()
-    _, upload = stage.begin(source, target)
+    permit, upload = stage.begin(source, target)
     upload.send(0.5)
     time.sleep(0.3)
     upload.leave()
-    return Ended("left", went_in(source, target))
+    return Ended(stage.given_up(permit), went_in(source, target))
 
 
 def left_in_response(stage: Stage) -> Ended:
-    """Gone when a part of the result has come."""
+    """Gone when the beginning of the result has come. A picture is large then, so that it can't all be on its way."""
     source, target = stage.media()
-    _, upload = stage.begin(source, target)
+    side = SIDE
+    if stage.kind == "image":
+        side = _LARGE
+        pixels = canary.portrait(secrets.randbits(128), side=side)
+        file = bytes(encode(pixels, "png", 95))
+        rows = pixels[:_ROWS]
+        target = Canary(file, {"file": as_array(file[: rows.nbytes]), "rgb": rows, "bgr": rows[..., ::-1]})
+    permit = stage.permit(source, target, side)
+    upload = stage.upload(permit, source, target)
     upload.send()
-    answer = upload.answer(most=50_000)
-    code = answer.code if answer.code != "ok" else "left"
-    return Ended(code, went_in(source, target) | stage.learned(source.data) | came_out(answer))
+    answer = upload.answer(most=5_000)
+    if answer.code != "ok":
+        return Ended(answer.code, went_in(source, target))
+    return Ended(stage.given_up(permit), went_in(source, target) | stage.learned(source.data) | came_out(answer))
+
+
+def faces(stage: Stage) -> Ended:
+    """The faces of a picture are asked for: no turn, and media all the same."""
+    _, target = stage.media()
+    upload = stage.visitor.upload(Permit("", "/image/v1/faces", ""), {"target": target.data}, {"engine": stage.engine})
+    upload.send()
+    return Ended(upload.answer().code, went_in(target, target))
 
 
 def cancelled(stage: Stage) -> Ended:
@@ -171,17 +202,12 @@ def terminated(stage: Stage) -> Ended:
 def refused(stage: Stage) -> Ended:
     """The account's places are taken, and the media come all the same, with a permission that nobody gave."""
     source, target = stage.media()
-    taken: list[str] = []
-    try:
-        while (answer := stage.visitor.join(stage.kind, 1000, side=SIDE, frames=1)).code == "ok":
-            taken.append(json.loads(answer.body)["id"])
-        upload = stage.upload(Permit("", f"/{stage.kind}/v1/tickets/t_{'0' * 22}/swap", "none"), source, target)
-        upload.send()
-        code = _end(upload)
-        return Ended(answer.code if code != "ok" else code, went_in(source, target))
-    finally:
-        for ticket in taken:
-            stage.visitor.cancel(ticket)
+    while (answer := stage.visitor.join(stage.kind, 1000, side=SIDE, frames=1)).code == "ok":
+        pass
+    upload = stage.upload(Permit("", f"/{stage.kind}/v1/tickets/t_{'0' * 22}/swap", "none"), source, target)
+    upload.send()
+    code = _end(upload)
+    return Ended(answer.code if code != "ok" else code, went_in(source, target))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +230,8 @@ def scenarios(kind: Kind, *, first: bool) -> Iterator[Scenario]:
     yield Scenario("no face", frozenset({"no_face"}), no_face)
     yield Scenario("left in response", frozenset({"left"}), left_in_response)
     if first:
+        if kind == "image":
+            yield Scenario("faces", ok, faces)
         yield Scenario("undecodable", frozenset({"undecodable", "unsupported"}), undecodable)
         yield Scenario("left in upload", frozenset({"left"}), left_in_upload)
         yield Scenario("cancelled", frozenset({"canceled", "lost_turn", "gone", "incomplete"}), cancelled)

@@ -21,9 +21,8 @@ import numpy.typing as npt
 from nanoswap.queue.redis_dump import everything, process_id
 from nanoswap.serve.file_trace import FileTrace, open_files
 from nanoswap.serve.needles import Keys, Needles
-from nanoswap.serve.process_memory import CHUNK, Unread, chunks, command, stopped, tree
+from nanoswap.serve.process_memory import CHUNK, Unread, chunks, command, stopped, tree, written_mappings
 
-_SHARED_MEMORY: Final = Path("/dev/shm")
 _READERS: Final = 2
 SERVERS: Final = frozenset({"redis-server", "valkey-server"})
 
@@ -50,55 +49,54 @@ class Seen:
 
 
 class Search:
-    """Of the tree of processes below ``root``. redis_url: None when there is none to ask."""
+    """Of the tree of processes below ``root``, and of its Redis. redis_url: None when there is none to ask.
 
-    def __init__(self, root: int, redis_url: str | None) -> None:
-        self._root, self._redis_url = root, redis_url
+    Raises `RoomUnavailable` for one that doesn't answer.
+    """
+
+    def __init__(self, root: int, redis_url: str | None = None) -> None:
+        self._roots, self._redis_url = [root], redis_url
         self._known: dict[int, bool] = {}
+        self._shared_memory = Path(f"/proc/{root}/root/dev/shm")
+        if redis_url is not None:
+            server = process_id(redis_url)
+            # A server elsewhere has a number that means another process here.
+            if server not in tree(root) and Path(command(server).split(" ")[0].split(":")[0]).name in SERVERS:
+                self._roots.append(server)
 
     def mine(self, pid: int) -> bool:
         """Whether a process belongs to the service. One that is already gone may have: what it wrote is searched."""
         if pid not in self._known:
             if not command(pid):
                 return True
-            self._known[pid] = pid in self.processes()
+            self._known[pid] = any(pid in tree(root) for root in self._roots)
         return self._known[pid]
 
-    def processes(self) -> list[int]:
-        """The tree, and Redis where it is another process of this machine."""
-        found = tree(self._root)
-        if self._redis_url is not None:
-            with suppress(Exception):
-                server = process_id(self._redis_url)
-                # A server elsewhere has a number that means another process here.
-                if server not in found and Path(command(server).split(" ")[0].split(":")[0]).name in SERVERS:
-                    found.append(server)
-        return found
-
     def look(self, needles: Needles, trace: FileTrace) -> Seen:
-        """Search everything now. Raises `PermissionError`, `RuntimeError` (see `FileTrace.take`)."""
+        """Search everything now. Raises `PermissionError`, `OwnTree`, `NoTrace`, `RoomUnavailable`."""
         seen = Seen()
         self._ask_redis(needles, seen)
-        with stopped(self._root) as processes, ThreadPoolExecutor(_READERS) as readers:
-            extra = [pid for pid in self.processes() if pid not in processes]
-            seen.processes = len(processes) + len(extra)
-            for part in readers.map(lambda pid: self._of_process(pid, needles), processes + extra):
+        with stopped(*self._roots) as processes, ThreadPoolExecutor(_READERS) as readers:
+            seen.processes = len(processes)
+            for part in readers.map(lambda pid: self._of_process(pid, needles), processes):
                 _add(seen, part)
             for written in trace.take():
                 if self._known.get(written.pid):
                     (seen.in_memory if written.in_memory else seen.on_disk).append(written.path)
                 self._note(f"file {written.path}", needles, _content(written.descriptor), seen)
-        for path in _SHARED_MEMORY.rglob("*"):
+        for path in self._shared_memory.rglob("*"):
             with suppress(OSError):
                 if path.is_file():
                     with path.open("rb") as file:
-                        self._note(f"file {path}", needles, _content(file.fileno()), seen)
+                        place = Path("/dev/shm") / path.relative_to(self._shared_memory)
+                        self._note(f"file {place}", needles, _content(file.fileno()), seen)
         return seen
 
     def _of_process(self, pid: int, needles: Needles) -> Seen:
         seen = Seen()
         with suppress(ProcessLookupError, FileNotFoundError):
             self._note(f"memory of {pid} {command(pid)[:60]}", needles, chunks(pid, seen.unread), seen)
+            seen.on_disk += written_mappings(pid)
             for name, descriptor in open_files(pid):
                 self._note(f"open file {name} of {pid}", needles, _content(descriptor), seen)
         return seen
@@ -121,6 +119,7 @@ class Search:
 def _add(seen: Seen, part: Seen) -> None:
     seen.remnants += part.remnants
     seen.scanned += part.scanned
+    seen.on_disk += part.on_disk
     for name, count in part.unread.mappings.items():
         seen.unread.add(name, count)
 

@@ -17,13 +17,13 @@ from nanoswap.pipelines.engine import Engine
 from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.mark import Marks
 from nanoswap.pipelines.mp4 import Encoder
-from nanoswap.pipelines.process import give_back_memory
 from nanoswap.pipelines.swap_clip import ClipSwap, open_swap
 from nanoswap.queue.rate import RateStore
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind, Ticket
 from nanoswap.serve.application import application, signed_in
+from nanoswap.serve.clearing import Clearing
 from nanoswap.serve.clip_delivery import ClipDelivery
 from nanoswap.serve.limits import clip_limits, image_limits
 from nanoswap.serve.options import CLIP_FIELDS, chosen_engine, clip_options
@@ -68,6 +68,7 @@ def create_video_swap(
     app = application(
         "Nanoswap video", settings, rate, lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots)
     )
+    app.add_middleware(Clearing)
     Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]
 
     @app.post("/v1/tickets/{ticket_id}/swap", tags=["clips"], response_class=Response)
@@ -79,8 +80,6 @@ def create_video_swap(
     ) -> Response:
         """Redeem the grant, upload portrait and clip, and get the swapped clip back in this response, as it is made."""
         async with AsyncExitStack() as stack:
-            # Last of all, when upload, frames and result are wiped and free.
-            stack.push_async_callback(asyncio.to_thread, give_back_memory)
             got = await stack.enter_async_context(reception.take(request, ticket_id, who.account, grant))
             mine = got.turn
             options = clip_options(got.upload.fields)

@@ -23,11 +23,12 @@ _SECONDS: Final = 200.0  # longer than the service waits for a body
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: status, media type, body (of a result that was left, its beginning)."""
+    """What came back: status, media type, body (of a result that was left, its beginning), entity tag."""
 
     status: int
     type: str
     body: bytes
+    tag: str = ""
 
     @property
     def code(self) -> str:
@@ -54,12 +55,13 @@ class Gone(Exception):
 
 
 class Visitor:
-    """One account at one service. Raises `OSError` when it can't be reached."""
+    """One account at one service. Raises `Gone` when it can't be reached."""
 
     def __init__(self, url: str, token: str, consent: str) -> None:
         self._parts = urlsplit(url)
         self._token = token
         self._consent = consent
+        self._tickets: list[str] = []
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, **headers: str) -> Answer:
         """One small request."""
@@ -70,7 +72,8 @@ class Visitor:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, data, self._signed() | kind | named)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.headers.get_content_type(), answer.read())
+            tag = answer.headers.get("ETag", "")
+            return Answer(answer.status, answer.headers.get_content_type(), answer.read(), tag)
         except (OSError, http.client.HTTPException) as error:
             raise Gone(type(error).__name__) from None
         finally:
@@ -79,19 +82,32 @@ class Visitor:
     def join(self, kind: str, count: int, *, side: int, frames: int) -> Answer:
         """Take a place in line for ``count`` bytes of media."""
         declared = {"kind": kind, "bytes": count, "width": side, "height": side, "frames": frames}
-        return self.ask(
+        answer = self.ask(
             "POST", "/v1/tickets", declared | {"consent": self._consent}, Idempotency_Key=secrets.token_hex(8)
         )
+        if answer.code == "ok":
+            self._tickets.append(json.loads(answer.body)["id"])
+        return answer
+
+    def give_up(self) -> None:
+        """Leave every place that was taken: one that a broken connection gave back counts as taken."""
+        while self._tickets:
+            self.cancel(self._tickets.pop())
 
     def permit(self, ticket: Answer, seconds: float = 300.0) -> Permit:
         """Wait until a ticket is granted. Raises `Gone` when it isn't in time."""
         place = json.loads(ticket.body)
         deadline = time.monotonic() + seconds
+        tag = ""
         while place.get("grant") is None:
             if time.monotonic() > deadline or place.get("state") not in ("waiting", "granted", "parked"):
                 raise Gone(f"no turn: {place.get('state', ticket.code)}")
-            time.sleep(0.1)
-            place = json.loads(self.ask("GET", f"/v1/tickets/{place['id']}").body)
+            answer = self.ask("GET", f"/v1/tickets/{place['id']}", Prefer="wait=20", If_None_Match=tag)
+            if answer.status == 304:
+                continue
+            if answer.code != "ok":
+                raise Gone(f"no turn: {answer.code}")
+            place, tag = json.loads(answer.body), answer.tag
         return Permit(place["id"], place["links"]["swap"], place["grant"])
 
     def cancel(self, ticket: str) -> None:
@@ -108,11 +124,16 @@ class Visitor:
             body += data + b"\r\n"
         body += f"--{boundary}--\r\n".encode()
         connection = self._connection()
-        connection.putrequest("POST", permit.swap)
         head = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(len(body))}
-        for name, value in (self._signed() | head | {"Grant": permit.grant}).items():
-            connection.putheader(name, value)
-        connection.endheaders()
+        try:
+            connection.putrequest("POST", permit.swap)
+            for name, value in (self._signed() | head | {"Grant": permit.grant}).items():
+                connection.putheader(name, value)
+            connection.endheaders()
+        except OSError as error:
+            raise Gone(type(error).__name__) from None
+        # Little is taken ahead, so that a result that is left in its middle hasn't all come.
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         return Upload(connection, memoryview(body))
 
     def _connection(self) -> http.client.HTTPConnection:

@@ -301,10 +301,17 @@ def child(folder: str, name: str, outcome: str, words: list[str]) -> None:
     from nanoswap.pipelines.style import Style
     from nanoswap.pipelines.window import Batching
     from nanoswap.serve.pixel_thread import then_wiping_the_stack
+    from tests.inswapper_onnx import build
+
+    class Published(ModelStore):
+        """torch reads inswapper's own graph and no stand-in."""
+
+        def read(self, name: str) -> bytes:
+            return build() if name.startswith("inswapper") else super().read(name)
 
     manifest = Manifest.read(Path(folder) / "models.toml")
     runtime = Runtime(threads=2, batching=Batching(most=16, wait=0.0), swapper="torch" if "torch" in words else "onnx")
-    store = ModelStore(Path(folder), manifest)
+    store = (Published if "torch" in words else ModelStore)(Path(folder), manifest)
     gate, engine = load_gate(manifest, store, runtime), cast(Any, load_engine(name, manifest, store, runtime, Style()))
     if "plain" in words:
         engine.rinse = lambda: None
@@ -321,8 +328,10 @@ def child(folder: str, name: str, outcome: str, words: list[str]) -> None:
                 work = partial(swap_picture, engine, gate, seed, outcome if seed == 200 else "success", ear)
             threads.submit(then_wiping_the_stack(work)).result()
             found.append(ear.taken())
-        common = np.unique(np.concatenate([np.zeros(0, np.uint64), *found[0].values()]))
-        keys = {each: mine[~np.isin(mine, common)] for each, mine in found[1].items()}
+        common = np.unique(np.concatenate([np.zeros(1, np.uint64), *found[0].values()]))
+        keys = {
+            each: mine[common[np.searchsorted(common, mine) % len(common)] != mine] for each, mine in found[1].items()
+        }
         if outcome == "clip":
             give_back_memory()  # as `serve/video_swap.py`
         sink = io.BytesIO()

@@ -28,7 +28,7 @@ import numpy as np
 
 from nanoswap.serve.volatility import FREED_MEMORY
 
-WORKS: Final = {"picture": 15, "12 megapixels": 7, "clip": 5, "inswapper": 5}
+WORKS: Final = {"picture": 15, "14 megapixels": 7, "clip": 5, "inswapper": 5}
 
 
 class Lane:
@@ -105,7 +105,7 @@ def _work(work: str, volatile: bool, models: Path) -> Callable[[], None]:
     engine: Any = _inswapper(models) if work == "inswapper" else _mesh()
     if not volatile:
         engine.rinse = lambda: None
-    return _clip(engine, volatile) if work == "clip" else _picture(engine, "12" in work)
+    return _clip(engine, volatile) if work == "clip" else _picture(engine, "14" in work)
 
 
 def _mesh() -> Any:
@@ -125,7 +125,7 @@ def _inswapper(models: Path) -> Any:
 
     class Store(ModelStore):
         def read(self, name: str) -> bytes:
-            return build(FULL) if name.startswith("inswapper") else super().read(name)
+            return build(FULL, 6) if name.startswith("inswapper") else super().read(name)
 
     manifest = Manifest.read(models / "models.toml")
     runtime = Runtime(threads=1, batching=Batching(most=16, wait=0.0))

@@ -233,7 +233,7 @@ def cached(report: Report, device: str) -> None:
     wiped = wipe_cache(gpu)
     took = time.perf_counter() - started
     what, ms = "the same after wipe_cache, in place", round(took * 1e3, 2)
-    report(what, needles.in_place(), want="none", bytes=wiped.zeroed, left=wiped.left, ms=ms)
+    report(what, needles.in_place(), want="none", bytes=wiped.covered, left=wiped.left, ms=ms)
     found = needles.given()
     report("the same after wipe_cache, given back to the driver", found, want="none", bytes=found["(bytes searched)"])
     plant(device, data)
@@ -493,7 +493,7 @@ def flagship(report: Report, device: str, size: int, steps: int) -> None:
     mine = gpu_memory(device)
     wiped = mine.rinse()
     what = f"{title}: after a rinse, in place"
-    report(what, needles.in_place(), want="none", MiB=wiped.zeroed >> 20, left=wiped.left)
+    report(what, needles.in_place(), want="none", MiB=wiped.covered >> 20, left=wiped.left)
     found = needles.given()
     report(f"{title}: after a rinse, given back", found, want="none", GiB=found["(bytes searched)"] >> 30)
     job(watched=False)

@@ -68,7 +68,7 @@ def _run(name: str, seconds: float, seed: int) -> Row:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     sizes = _watch(process, row)
     said = "".join(sizes[1])
-    row.start, row.half, row.end = _stages(sizes[0])
+    row.start, row.half, row.end = stages(sizes[0])
     if kind == "parser":
         found = re.search(r"stat::number_of_executed_units:\s*(\d+)", said)
         row.executions = int(found.group(1)) if found else 0
@@ -100,7 +100,7 @@ def _watch(process: "subprocess.Popen[str]", row: Row) -> tuple[list[float], lis
     return sizes, said
 
 
-def _stages(sizes: list[float]) -> tuple[float, float, float]:
+def stages(sizes: list[float]) -> tuple[float, float, float]:
     """The size after a fifth, after half and at the end, each the median of some moments."""
     early, half = max(1, len(sizes) // 5), max(1, len(sizes) // 2)
     moments = (sizes[early : early + 4], sizes[half : half + 4], sizes[-6:-1])

@@ -8,6 +8,7 @@ from nanoswap.pipelines import container as pictures
 from nanoswap.pipelines.errors import Undecodable
 from tests.fuzz import media as hostile
 from tests.fuzz.api import api
+from tests.fuzz.run import Row, stages
 from tests.fuzz.tally import Tally
 
 
@@ -54,3 +55,25 @@ def test_the_api_keeps_to_its_document() -> None:
     api(budget, 3)
     assert budget.failures == {}
     assert budget.done == 250
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bad"),
+    [
+        ([100.0 + each for each in range(40)] + [140.0] * 60, False),  # loads, collects, and stays
+        ([100.0] * 20 + [100.0 + each for each in range(180)], True),  # goes on growing
+        ([100.0] * 100, False),
+        ([100.0] * 60 + [200.0] * 40, True),
+    ],
+    ids=["a plateau", "a leak", "even", "a late jump"],
+)
+def test_growth_is_judged_in_the_second_half(sizes: list[float], bad: bool) -> None:
+    row = Row("media", 1, executions=1)
+    row.start, row.half, row.end = stages(sizes)
+    assert row.bad == bad
+
+
+def test_a_part_that_did_nothing_or_broke_is_bad() -> None:
+    assert Row("media", 1, executions=0).bad
+    assert Row("media", 1, executions=1, crashes=["ended with -11"]).bad
+    assert not Row("media", 1, executions=1).bad

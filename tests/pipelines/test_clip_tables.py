@@ -1,6 +1,7 @@
 """Tables that a demuxer would believe: each is refused by its claim, at once, and the honest corpus passes."""
 
 import struct
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -92,3 +93,17 @@ def test_names_that_occur_by_chance_are_no_tags() -> None:
 
     noise = random.Random(5).randbytes(8 * 2**20)
     check_whole(with_first(WEB, element("ec", noise)), "matroska")
+
+
+def test_nothing_of_a_clip_is_copied_to_be_searched() -> None:
+    large = 4 * 2**20
+    for data in (box(b"free", bytes(large)) + GOOD, GOOD + bytes(large)):
+        given = bytearray(data)
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            check_whole(given, "mov")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak - before < large // 8

@@ -5,6 +5,7 @@ down than the rest of the test, so that nothing else comes as deep and overwrite
 """
 
 import ctypes
+import mmap
 import os
 import platform
 import sys
@@ -47,7 +48,7 @@ def watched() -> Iterator[Callable[[], int]]:
     sort_below(60)
     wipe_stack()
     library = ctypes.CDLL(None)
-    low = stack_module._lowest(library)
+    low, _ = stack_module._bounds(stack_module._glibc())
     context = ctypes.create_string_buffer(8192)
     library.getcontext(context)
     pointer = ctypes.c_uint64.from_buffer(context, stack_module._POINTER[platform.machine()]).value
@@ -147,3 +148,48 @@ def test_a_thread_goes_on_below_and_above(thread: Callable[[Callable[[], None]],
 def test_on_another_machine_it_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     assert not wipe_stack()
+
+
+def test_it_begins_right_above_the_guard() -> None:
+    def work() -> None:
+        library = stack_module._glibc()
+        low, _ = stack_module._bounds(library)
+        # The kernel itself fails at memory that may not be read.
+        out, into = os.pipe()
+        try:
+            assert library.write(into, ctypes.c_void_p(low), ctypes.c_size_t(1)) == 1
+            assert library.write(into, ctypes.c_void_p(low - 1), ctypes.c_size_t(1)) == -1
+        finally:
+            os.close(out)
+            os.close(into)
+
+    other_thread(work)
+
+
+def test_pages_are_as_large_as_the_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[int] = []
+    memset = ctypes.memset
+
+    def noted(address: int, value: int, count: int) -> None:
+        pages.append(address)
+        memset(address, value, count)
+
+    monkeypatch.setattr(mmap, "PAGESIZE", 65536)
+    monkeypatch.setattr(ctypes, "memset", noted)
+    assert wipe_stack()
+    assert pages[0] % 65536 == 0
+
+
+@pytest.mark.parametrize("where", ["below", "above"])
+def test_a_stack_that_is_not_the_threads_is_let_alone(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    low, high = stack_module._bounds(stack_module._glibc())
+    elsewhere = (low - 2**20, low) if where == "below" else (high, high + 2**20)
+    monkeypatch.setattr(stack_module, "_bounds", lambda _: elsewhere)
+    monkeypatch.setattr(ctypes, "memset", lambda *_: pytest.fail("something was overwritten"))
+    assert not wipe_stack()
+
+
+def test_the_library_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wipe_stack()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: pytest.fail("opened again"))
+    assert wipe_stack()

@@ -10,6 +10,7 @@ from matplotlib import cbook
 from PIL import Image
 from skimage import data
 
+from nanoswap.pipelines import swap as swap_module
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.engine import Pair, Request, Source
 from nanoswap.pipelines.errors import Cancelled, ContentRefused, ManyFaces, NoFace, UnknownFace
@@ -158,6 +159,38 @@ def test_decoded_pictures_are_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
         run(HOPPER, ASTRONAUT, faces=("f0000000000010001",))
     assert len(held) == 4
     assert not any(rgb.any() for rgb in held)
+
+
+@pytest.mark.parametrize("late", ["engine", "gate"])
+def test_result_is_overwritten_when_what_comes_behind_it_fails(monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+    rinsed: list[str] = []
+    kept: list[bytearray] = []
+
+    def rinse(name: str) -> None:
+        rinsed.append(name)
+        if name == late:
+            raise RuntimeError(name)
+
+    class Broken(MeshEngine):
+        def rinse(self) -> None:
+            rinse("engine")
+
+    class Open:
+        def check_content(self, rgb: np.ndarray, faces: Sequence[Face]) -> None:
+            pass
+
+        check_ages = check_content
+
+        def rinse(self) -> None:
+            rinse("gate")
+
+    encode = swap_module.encode
+    monkeypatch.setattr(swap_module, "encode", lambda *given: kept.append(encode(*given)) or kept[0])
+    with pytest.raises(RuntimeError, match=late):
+        gated(Open(), Broken(), HOPPER, ASTRONAUT)
+    assert rinsed == ["engine", "gate"]
+    assert len(kept[0]) > 1000
+    assert not any(kept[0])
 
 
 class Painter(MeshEngine):

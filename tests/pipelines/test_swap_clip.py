@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from nanoswap.pipelines import clip as clip_module
 from nanoswap.pipelines import swap_clip
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.clip import ClipInfo, ClipLimits
@@ -90,6 +91,17 @@ def test_admission_sees_the_truth_before_a_frame_is_decoded() -> None:
     with pytest.raises(TooLarge):
         opened(admit=refuse)
     assert asked[0].frames == 36
+
+
+def test_container_is_searched_once_and_before_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    check, file = clip_module.check_whole, clip_module.MemoryFile
+    monkeypatch.setattr(clip_module, "check_whole", lambda *given: steps.append("search") or check(*given))
+    monkeypatch.setattr(clip_module, "MemoryFile", lambda *given: steps.append("open") or file(*given))
+    swap, _ = opened()
+    swap.close()
+    assert steps[:2] == ["search", "open"]
+    assert steps.count("search") == 1
 
 
 def test_everything_is_overwritten_and_ended_when_it_is_closed_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,6 +322,28 @@ def test_somebody_who_comes_in_during_a_chunk_is_looked_at_before_they_are_paint
     # In the chunk of frames 10 to 19 it is not the first that is asked about, but one that shows both.
     assert looks[1][1] == 2, looks
     assert 10 < looks[1][0] < 20
+
+
+def test_somebody_who_takes_anothers_place_during_a_chunk_is_looked_at_before_they_are_painted() -> None:
+    place = (240.0, 130.0, 46.0, 0.0)
+    early = Actor("hopper", lambda t: place if t < 13.5 / 24 else None)
+    late = Actor("astronaut", lambda t: place if t >= 13.5 / 24 else None)
+    engine, looks = Painter(), list[tuple[int, int]]()
+
+    class Watching(Asked):
+        def check_ages(self, rgb: np.ndarray, faces: Sequence[Face]) -> None:
+            looks.append((read_number(rgb), engine.painted))
+            super().check_ages(rgb, faces)
+
+    swap, _ = opened(make(Recipe(Scene([early, late], noise=0), frames=36)), gate=Watching(), engine=engine)
+    del looks[:]
+    list(swap)
+    swap.close()
+    assert engine.painted == 36
+    # Of frames 10 to 19 two are asked about, for none shows both; nothing of the chunk is painted yet.
+    chunk = [look for look in looks if 10 <= look[0] < 20]
+    assert [before for _, before in chunk] == [10, 10], looks
+    assert chunk[0][0] < 14 <= chunk[1][0], looks
 
 
 def test_chosen_people_only_are_asked_for_their_age(gate: Gate) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ pytestmark = [
     ),
 ]
 
-#: What a dishonest replica does: it keeps what it should overwrite, the second time in a file of the scratch folder.
+#: What a dishonest replica does: it keeps what it should overwrite.
 LEAKY = """
 import sys
 if any("default_worker" in word for word in sys.orig_argv):
@@ -54,7 +55,7 @@ def test_nothing_is_left_of_a_picture_or_a_clip(service: Service, tmp_path: Path
     assert (code, report["passed"]) == (0, True)
     assert report["host"]["may_dump_core"] == []
     # What /verify shows is the same report.
-    shown = read_report(out)
+    shown = read_report(out, datetime.now(UTC))
     assert shown is not None
     assert shown.passed
 

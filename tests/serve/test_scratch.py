@@ -40,7 +40,9 @@ def test_a_place_that_is_not_in_memory_is_not_believed(tmp_path: Path, monkeypat
     monkeypatch.setattr(scratch_module, "in_memory", lambda folder: False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     said: list[str] = []
-    with scratch(said.append, shared_memory=tmp_path / "shm") as folder:
+    disk = tmp_path / "shm"
+    disk.mkdir()
+    with scratch(said.append, shared_memory=disk) as folder:
         assert folder.parent == tmp_path
     assert len(said) == 1
     assert "on a disk" in said[0]

@@ -13,7 +13,7 @@ import redis
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.serve.file_trace import FileTrace, NoTrace
 from nanoswap.serve.needles import Needles
-from nanoswap.serve.process_memory import Unread, chunks, stopped, tree
+from nanoswap.serve.process_memory import OwnTree, Unread, chunks, stopped, tree
 from nanoswap.serve.search import Search, Seen
 from tests.serve.conftest import wait_until
 
@@ -45,6 +45,9 @@ LEAKS = {
     "(lambda name: (open(name, 'wb').write(data), os.unlink(name)))(tempfile.mktemp())": "file ",
     "open('/dev/shm/nanoswap-leak', 'wb').write(data)": "file /dev/shm/nanoswap-leak",
     "print(data.hex(), file=open(tempfile.mktemp(), 'w'))": "file ",
+    # Written through a mapping: no event tells of it.
+    "(lambda name: (open(name, 'wb').truncate(len(data)), kept.append(mmap.mmap(os.open(name, os.O_RDWR), len(data))), "
+    "kept[-1].write(data)))(tempfile.mktemp())": "memory of",
     "os.fork() or (time.sleep(0.1), kept.append(bytes(data)), time.sleep(600))": "memory of",
 }
 
@@ -153,6 +156,28 @@ def test_leak_in_redis_is_found(where: str, secret: np.ndarray) -> None:
         assert ("redis slow log" if where == "slow log" else "redis key") in places
         # The server is another process of this machine, and belongs to the service.
         assert any(place.startswith(f"memory of {server.pid}") for place in places)
+
+
+def test_trace_that_ran_out_of_descriptors_says_so(tmp_path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    here = len(list(Path("/proc/self/fd").iterdir()))
+    with FileTrace(lambda pid: pid == os.getpid()) as trace:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (here + 20, limits[1]))
+            for number in range(60):
+                (tmp_path / str(number)).write_text("x")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        wait_until(lambda: trace.lost)
+        with pytest.raises(NoTrace, match="lost"):
+            list(trace.take())
+
+
+def test_own_tree_is_never_stopped() -> None:
+    with pytest.raises(OwnTree), stopped(os.getppid()):
+        pass
 
 
 def test_stopped_tree_goes_on_afterwards(secret: np.ndarray) -> None:

@@ -1,0 +1,41 @@
+"""What is still to be cleared when a request that brought media is over.
+
+PyAV's containers and streams hold each other, and with them the last frames of their decoders: no wipe of ours reaches
+these, and no allocator overwrites what isn't freed, until Python's collector finds the cycle. An exception on its way
+out of the application (the server cancels what nobody reads any more) holds whatever the functions held that it left.
+So the collector runs a moment behind the whole request, when nobody waits for it and nothing of the request is under
+way. It looks only at what came after the start (`gc.freeze`), which takes some milliseconds.
+"""
+
+import asyncio
+import gc
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nanoswap.pipelines.process import give_back_memory
+
+#: Where media are brought.
+MEDIA = ("/swap", "/faces")
+#: Until the servers above have let go of the request; much less than the second after which nothing may be left.
+_MOMENT_SECONDS = 0.2
+
+
+class Clearing:
+    """The ASGI layer of a replica that clears up behind each request that brought media, however it ended."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            if scope["type"] == "http" and scope["path"].endswith(MEDIA):
+                loop = asyncio.get_running_loop()
+                loop.call_later(_MOMENT_SECONDS, loop.run_in_executor, None, clear)
+
+
+def clear() -> None:
+    """Free what only cycles hold, and hand free pages back to the kernel."""
+    gc.collect()
+    give_back_memory()
