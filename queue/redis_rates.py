@@ -13,8 +13,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from nanoswap.queue.rate import KEY_SECONDS, Charge, bucket_name
-from nanoswap.queue.redis_room import PREFIX
+from nanoswap.queue.redis_room import PREFIX, away
 from nanoswap.queue.room import RoomUnavailable
+
+#: For so long a process believes that the random part of the key is still the one that it has read: a store that was
+#: emptied has another.
+SALT_SECONDS = 60.0
 
 
 class RedisRates:
@@ -42,20 +46,24 @@ class RedisRates:
                 answer = await self._redis.evalsha(self._sha, 1, self._prefix, *words)
             except NoScriptError:
                 answer = await self._redis.eval(self._script, 1, self._prefix, *words)
-        except (RedisError, OSError):
-            raise RoomUnavailable from None
+        except (RedisError, OSError) as error:
+            # That the script is wrong must not look like a server that is away.
+            if away(error):
+                raise RoomUnavailable from None
+            raise
         return int(answer) / 1000
 
     async def close(self) -> None:
         await self._redis.aclose()
 
     async def _fresh_salt(self) -> bytes:
-        """The random part of the key that is in force; whoever finds none makes it. A day later it is gone."""
+        """The random part of the key that is in force; whoever finds none makes it. A day later it is gone,
+        and in between it is asked for again each minute."""
         if time.monotonic() >= self._salt_ends:
             name = f"{self._prefix}:ratekey"
             await self._redis.set(name, secrets.token_bytes(32), px=round(KEY_SECONDS * 1000), nx=True)
             salt, left = await self._redis.get(name), await self._redis.pttl(name)
             if not isinstance(salt, bytes) or left <= 0:
                 raise RoomUnavailable
-            self._salt, self._salt_ends = salt, time.monotonic() + left / 1000
+            self._salt, self._salt_ends = salt, time.monotonic() + min(left / 1000, SALT_SECONDS)
         return self._salt

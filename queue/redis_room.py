@@ -6,6 +6,7 @@ and gets it again. Keys share one hash tag. Only the 6.2 subset is used, so that
 
 import hashlib
 import math
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
@@ -14,7 +15,15 @@ from typing import Any, cast
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, TimeoutError
+from redis.exceptions import (
+    ClusterDownError,
+    ConnectionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,
+)
 
 from nanoswap.queue import eta
 from nanoswap.queue.eta import Load
@@ -38,7 +47,8 @@ from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, S
 
 PREFIX = "{nanoswap}"
 _KINDS = tuple(kind.value for kind in Kind)
-_AWAY = (ConnectionError, TimeoutError, OSError)
+_AWAY = (ConnectionError, TimeoutError, OSError, ReadOnlyError, OutOfMemoryError, ClusterDownError)
+_AWAY_IN_SCRIPT = re.compile(r"(?:^|-)(?:READONLY|OOM|MASTERDOWN|CLUSTERDOWN) ")
 
 
 class RedisRoom:
@@ -289,13 +299,17 @@ class RedisRoom:
     async def _reach(self, call: Callable[[], Awaitable[Any]]) -> Any:
         try:
             return await call()
-        except _AWAY:
-            raise RoomUnavailable from None
-        except RedisError as error:
-            # A server that is loading, read only or out of memory is as good as away; our own mistakes are not.
-            if str(error).startswith(("LOADING", "READONLY", "OOM", "MASTERDOWN", "CLUSTERDOWN")):
+        except (RedisError, OSError) as error:
+            if away(error):
                 raise RoomUnavailable from None
             raise
+
+
+def away(error: Exception) -> bool:
+    """Whether a server can't be reached, or is loading, read only or out of memory, which is as good as that; our own
+    mistakes are not. What a command of a script is answered is not known by its class: servers before 7.0 put it into a
+    sentence of theirs."""
+    return isinstance(error, _AWAY) or _AWAY_IN_SCRIPT.search(str(error)) is not None
 
 
 def _ms(seconds: float) -> int:

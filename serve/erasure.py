@@ -3,9 +3,10 @@
 Both do the same to the waiting room: running swaps are cancelled, tickets and idempotency keys go, and access tokens
 of before are refused. They differ in two things. The debt of an account that lives on stays until it is worked off,
 within the hour or so that it may be: whoever could drop it by a request would never wait. And they differ in the
-moment up to which tokens are refused. Somebody who erases their own data may sign in again at once, so it is this
-moment. For a deleted account no token can come after, so it is the call's own timestamp and the leeway that clocks are
-given; because it is the call's, the same call coming again changes nothing.
+moment up to which tokens are refused. Somebody who erases their own data may sign in again, so it is this second.
+Tokens say in whole seconds when they were issued, so one that is issued later in the same second is refused as well,
+and one of the next is good. For a deleted account no token can come after, so it is the call's own timestamp and the
+leeway that clocks are given; because it is the call's, the same call coming again changes nothing.
 
 The call carries the user id and nothing else. A body with anything more is refused, because what databases send by
 themselves is the whole row, e-mail and password hash with it, and that must fail where the operator sees it.
@@ -53,7 +54,8 @@ def install(
     @app.delete("/v1/account", status_code=204, tags=["account"])
     async def erase_account(who: Signed) -> Response:
         """Remove what is kept of you here: places in line, running swaps, keys. What you owe the line stays until it is
-        worked off. Sign in again to go on. Your account at the sign-in service is not deleted by this."""
+        worked off. Sign in again to go on, a second later. Your account at the sign-in service is not deleted by
+        this."""
         await room.erase(who.account, max(int(clock()), who.issued_at), forgive=False)
         return Response(status_code=204, headers=NO_STORE)
 

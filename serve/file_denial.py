@@ -5,6 +5,10 @@ call that would create a file, a folder, a link or a nameless file fails with EA
 every process that it starts, whoever calls: our code, a library's cache, a temporary file of a decoder. Files that are
 open already (logs, sockets, the GPU's devices) and memory files (memfd_create, no name on any file system) go on.
 
+It is new files that are denied, no more: one that is there may still be opened for writing where its permissions allow
+that, and renamed, and a unix socket may be bound to a name. A read-only root and a scratch in memory are for those
+(deploy/README.md).
+
 seccomp and not Landlock: a Landlock domain binds the calling thread only, and a Ray worker has dozens that began
 before us. The filter looks at the number of the call and, of open and openat, at the flags; openat2 and io_uring carry
 their flags where a filter can't see them, so they are as if the kernel had none. See seccomp(2), linux/filter.h.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from nanoswap.serve.client_address import PEER_HEADER
 from nanoswap.serve.headers import STATIC
-from nanoswap.serve.volatility import FREED_MEMORY
+from nanoswap.serve.volatility import FREED_MEMORY, refuse_cores
 
 #: Headers that Ray Serve honours from anyone and that only the service itself may decide.
 STRIPPED_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled")
@@ -108,6 +108,8 @@ def main() -> None:
                 sys.exit(f"the edge doesn't start: {error}")
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # Whether a process may be dumped at all is forgotten at this point, a limit isn't.
+    refuse_cores()
     # The C library reads it when the binary is loaded, so here is early enough.
     os.execve(binary, [binary, "-dMno-cache", *arguments], os.environ | FREED_MEMORY)
 

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -28,7 +27,8 @@ from nanoswap.serve.haproxy import edge_environment
 from nanoswap.serve.issuer_process import issuer_process
 from nanoswap.serve.safety_settings import OFF, for_development
 from nanoswap.serve.scratch import scratch
-from nanoswap.serve.settings import Settings, new_secret
+from nanoswap.serve.settings import DEVELOPMENT, Settings, new_secret
+from nanoswap.serve.volatility import refuse_cores
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
 def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) -> int:
     """Serve until SIGINT or SIGTERM. ``environment`` is the process's own: Ray's workers inherit it."""
     # The edge holds what it passes on, and a core of it would be a file. All that starts from here inherits this.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    refuse_cores()
     stop = threading.Event()
     with local_service(environment) as settings:
         # Not earlier: until now Ctrl-C is a KeyboardInterrupt that unwinds the start, and Ray sets handlers of its own.
@@ -75,8 +75,9 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         if "SUPABASE_URL" not in environment and "NANOSWAP_AUTH_URL" not in environment:
             origin = f"http://127.0.0.1:{environment['NANOSWAP_PORT']}"
             environment["NANOSWAP_AUTH_URL"] = stack.enter_context(issuer_process([origin]))
+            # Who brings a sign-in of their own, on loopback or not, may have people behind it.
+            environment[DEVELOPMENT] = "1"
             for_development(environment)
-        if urlsplit(environment.get("NANOSWAP_AUTH_URL", "")).scheme == "http":
             _mark_development(environment, folder)
         # One machine: pictures and clips share its processor, or its one GPU.
         environment.setdefault("NANOSWAP_GPU_LOCK", str(folder / "gpu"))

@@ -10,10 +10,13 @@ framework installs):
 - anybody else's becomes the place it was logged at.
 
 An exception is written as its class and the place where it was raised; there is no traceback to print and so no local
-variables.
+variables. The same goes for what Python itself would print of exceptions that nobody catches: those that end a thread,
+and those of finalisers and callbacks from C.
 """
 
 import logging
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +27,12 @@ Factory = Callable[..., logging.LogRecord]
 
 
 def keep_logs_clean() -> None:
-    """Cut every record of this process from now on. Idempotent."""
+    """Cut every record of this process from now on, and what is printed of uncaught exceptions. Idempotent."""
     made = logging.getLogRecordFactory()
     if not isinstance(made, CleanRecords):
         logging.setLogRecordFactory(CleanRecords(made))
+    threading.excepthook = _of_a_thread
+    sys.unraisablehook = _of_nobody
 
 
 class CleanRecords:
@@ -50,6 +55,16 @@ class CleanRecords:
         if raised is not None:
             record.msg, record.args = f"{record.getMessage()}: {place(raised)}", ()
         return record
+
+
+def _of_a_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_value is not None and not isinstance(told.exc_value, SystemExit):
+        print(f"a thread ended: {place(told.exc_value)}", file=sys.stderr, flush=True)
+
+
+def _of_nobody(told: "sys.UnraisableHookArgs") -> None:
+    if told.exc_value is not None:
+        print(f"ignored: {place(told.exc_value)}", file=sys.stderr, flush=True)
 
 
 def place(error: BaseException) -> str:

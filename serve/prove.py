@@ -96,6 +96,7 @@ class Proof:
     def run(self, only: Collection[str], say: Callable[[Verdict], None]) -> list[Verdict]:
         """The scenarios named ``only``, or all. Raises `CanNotProve`, `NoTrace`, `OSError`."""
         control()
+        may_look(self._root)
         verdicts = []
         with FileTrace(self._search.mine) as trace:
             self.unwatched = trace.unwatched
@@ -202,6 +203,16 @@ def control() -> None:
     )
     if not any(len(held.keys_in(piece)) for piece in memory) or any(len(absent.keys_in(piece)) for piece in memory):
         raise CanNotProve("bytes that another process holds are not found as they should be")
+
+
+def may_look(root: int) -> None:
+    """Raises `CanNotProve` when the memory of the service's processes is not ours to read."""
+    for pid in tree(root):
+        try:
+            with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/mem", "rb"):
+                pass
+        except PermissionError:
+            raise CanNotProve("the memory of the service can't be read: run as root on its machine") from None
 
 
 def find_root(port: int) -> int:

@@ -2,8 +2,8 @@
 
 A report is a file from outside of this process, so it is bounded, checked and reduced to the fields that are shown;
 more fields may be in it and are left out. It is shown whole or not at all: one that contradicts itself (passed, with
-remnants) or is from the future is as unreadable as one that isn't JSON. A failed report is shown as failed. It is not
-signed: that it is about this service, unchanged, is the operator's word.
+remnants or with a scenario that proved nothing) or is from the future is as unreadable as one that isn't JSON. A
+failed report is shown as failed. It is not signed: that it is about this service, unchanged, is the operator's word.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,8 @@ Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 class Scenario(BaseModel):
-    """One thing that was tried: how it went by the number of remnants in memory and of writes to files."""
+    """One thing that was tried: about how many bytes of it were found, how many files on a disk were written to, and
+    why it proves nothing (None: it does)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -31,6 +32,7 @@ class Scenario(BaseModel):
     engine: Word
     remnants: Count
     writes: Count
+    problem: Word | None = None
 
 
 class ProveReport(BaseModel):
@@ -47,8 +49,8 @@ class ProveReport(BaseModel):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
-        if self.passed and any(one.remnants or one.writes for one in self.scenarios):
-            raise ValueError("passed in spite of what was found")
+        if self.passed and any(one.remnants or one.writes or one.problem for one in self.scenarios):
+            raise ValueError("passed in spite of what was found, or not tried")
         if self.finished < self.started:
             raise ValueError("ended before it began")
         return self

@@ -31,7 +31,7 @@ class RateLimits:
     """The limits of the settings over one store. ``store`` None, or a rate of 0: nobody counts."""
 
     def __init__(self, settings: Settings, store: RateStore | None) -> None:
-        self._store = store
+        self._store, self._away = store, False
         self._proxies = settings.trusted_proxies
         self._address = Rate("address", settings.rate_address)
         self._account = Rate("account", settings.rate_account)
@@ -64,8 +64,12 @@ class RateLimits:
         try:
             wait = await self._store.spend(counted)
         except RoomUnavailable:
-            log.warning("requests not counted: the store is away")
+            if not self._away:
+                # Once, not per request: the file of a replica's log has no end.
+                log.warning("requests not counted: the store is away")
+            self._away = True
             return
+        self._away = False
         if wait:
             raise Problem("too_many_requests", retry_after=wait)
 

@@ -9,7 +9,7 @@ from where; it is not legal advice). Both defaults are the strict ones, so an op
 import logging
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from nanoswap.pipelines.gate import Gate
 from nanoswap.pipelines.gate_load import check_gate, load_gate
@@ -19,7 +19,7 @@ from nanoswap.serve.model_settings import ModelSettings
 log = logging.getLogger(__name__)
 
 Region = Literal["eu", "elsewhere"]
-REGIONS: tuple[Region, ...] = ("eu", "elsewhere")
+REGIONS: tuple[Region, ...] = get_args(Region)
 OFF = "the safety gate is off (NANOSWAP_GATE=off): intimate pictures and faces of minors are not refused"
 
 

@@ -15,6 +15,8 @@ from nanoswap.serve.provenance_settings import ProvenanceSettings
 from nanoswap.serve.public_settings import PublicSettings
 from nanoswap.serve.safety_settings import SafetySettings
 
+#: "1" in the processes of a run that brought its own issuer.
+DEVELOPMENT = "NANOSWAP_DEVELOPMENT"
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
@@ -30,6 +32,8 @@ class Settings:
     #: Supabase's publishable key: public, needed by its gateway, no authority of its own.
     auth_key: str | None = None
     allow_anonymous: bool = False
+    #: Sessions come from the development issuer of this very run: `local_service` says so, nobody else can.
+    development: bool = False
     #: Keys both the account pseudonyms and the sealed tickets. At least 32 bytes.
     secret: bytes = field(repr=False)
     host: str = "127.0.0.1"
@@ -86,11 +90,6 @@ class Settings:
         parts = urlsplit(self.auth_url)
         return f"{parts.scheme}://{parts.netloc}"
 
-    @property
-    def development(self) -> bool:
-        """True when sessions come from the local development issuer, which exists only on loopback over HTTP."""
-        return urlsplit(self.auth_url).scheme == "http"
-
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read every setting; raise SettingsError naming the variable and what it needs."""
@@ -101,6 +100,9 @@ class Settings:
         parts = urlsplit(auth_url)
         if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
             raise SettingsError("SUPABASE_URL must be https: access tokens would cross the network in clear")
+        development = environment.get(DEVELOPMENT) == "1"
+        if development and parts.scheme == "https":
+            raise SettingsError(f"{DEVELOPMENT} is not yours to set: 'nanoswap serve' sets it where it signs people in")
         secret = environment.get("NANOSWAP_SECRET", "").encode()
         if len(secret) < 32:
             raise SettingsError("NANOSWAP_SECRET must have at least 32 characters: it keys accounts and tickets")
@@ -114,6 +116,7 @@ class Settings:
             auth_issuer=environment.get("NANOSWAP_AUTH_ISSUER", auth_url),
             auth_key=environment.get("SUPABASE_PUBLISHABLE_KEY") or None,
             allow_anonymous=environment.get("NANOSWAP_ALLOW_ANONYMOUS", "0") == "1",
+            development=development,
             secret=secret,
             host=environment.get("NANOSWAP_HOST", "127.0.0.1"),
             port=integer(environment, "NANOSWAP_PORT", 8000, 1, 65535),

@@ -50,8 +50,9 @@ class ScenarioOut(Wire):
     name: str
     kind: Literal["image", "video"]
     engine: str
-    remnants: int = Field(description="Places in memory where something of the upload was found.")
-    writes: int = Field(description="Writes to files that were seen.")
+    remnants: int = Field(description="About how many bytes of what was uploaded or made of it were found afterwards.")
+    writes: int = Field(description="Files on a disk that the service wrote to.")
+    problem: str | None = Field(description="Why this one proves nothing, whatever was found; null: it does.")
 
 
 class ReportOut(Wire):

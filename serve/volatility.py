@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import mmap
 import os
 import resource
 import sys
@@ -87,14 +88,28 @@ def close_disks() -> None:
     except CanNotDeny as error:
         if sys.platform.startswith("linux"):
             raise NotVolatile(f"this process could still make files: {error}") from None
-        log.warning("this process could still make files: %s", str(error))
+        else:
+            log.warning("this process could still make files: %s", str(error))
 
 
 def refuse_dumps() -> None:
     """No core file, and no other process of the same user may look into this one."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    refuse_cores()
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def refuse_cores() -> None:
+    """No core file of this process and of what it starts or becomes.
+
+    Linux: a limit of one byte. It is less than any core, so no file is written, and it alone also stops a core that is
+    piped to a program, as systemd-coredump and apport have them: 0 doesn't (core(5), fs/coredump.c). Where a hard limit
+    of 0 was set before, it stays.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1) if sys.platform.startswith("linux") else (0, 0))
+    except ValueError:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def swap_devices() -> list[str]:
@@ -111,8 +126,15 @@ def freed_bytes_kept(size: int) -> int:
     block = library.malloc(ctypes.c_size_t(size))
     # It keeps the block from being the last of the heap, which might go back to the kernel and not be there to look at.
     behind = library.malloc(ctypes.c_size_t(64))
+    # Made before: looking takes memory as well, maybe that very block.
+    first = block - block % mmap.PAGESIZE
+    length = block + size - first
+    pages = ctypes.c_void_p(first), ctypes.c_size_t(length), ctypes.create_string_buffer(length // mmap.PAGESIZE + 1)
+    mincore, word = library.mincore, bytes([_MARK]) * 8
     ctypes.memset(block, _MARK, size)
     library.free(ctypes.c_void_p(block))
-    left = ctypes.string_at(block, size)[_HEAD:].count(_MARK)
+    # A big block may have gone back to the kernel at once, and reading it would end this process (mincore(2)).
+    left = ctypes.string_at(block, size)[_HEAD:] if mincore(*pages) == 0 else b""
     library.free(ctypes.c_void_p(behind))
-    return left
+    # Whole words, because an address may have the byte of a mark.
+    return left.count(word) * len(word)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from nanoswap.queue.room import Line, Quota
 from nanoswap.queue.ticket import Eta, Place
 from nanoswap.serve.problems import CODES
+from nanoswap.serve.safety_settings import Region
 
 
 class Wire(BaseModel):
@@ -292,7 +293,7 @@ class SafetyOut(Wire):
     """Whether intimate pictures and faces of minors are refused here, and where the service is offered."""
 
     gate: bool
-    region: Literal["eu", "elsewhere"]
+    region: Region
 
 
 class ConfigLinks(Wire):

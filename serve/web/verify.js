@@ -3,7 +3,7 @@
 import { byId, say } from "/web/page.js";
 
 const COLUMNS = ["File", "What it does", "SHA-256", "Licence"];
-const FOUND = ["What was tried", "Kind", "Engine", "Remnants", "Writes to files"];
+const FOUND = ["What was tried", "Kind", "Engine", "Remnants, about bytes", "Files on a disk"];
 
 /** @param {string} tag @param {string} text @param {Record<string, string>} attributes */
 const made = (tag, text = "", attributes = {}) => {
@@ -63,11 +63,25 @@ const age = (seconds) => {
   return "less than a minute ago";
 };
 
+/** @param {any} one */
+const name = (one) => {
+  const head = made("th", one.name, { scope: "row" });
+  if (one.problem !== null) head.append(made("small", `Proves nothing: ${one.problem}`));
+  return head;
+};
+
+/** @param {any} report */
+const verdict = (report) => {
+  if (report.passed) return "Passed: nothing was found.";
+  const found = report.scenarios.some((/** @type {any} */ one) => one.remnants || one.writes);
+  return found ? "Failed: something was found." : "Failed: nothing was found, but not all that was tried proves something.";
+};
+
 /** @param {any} report */
 const table = (report) => {
   const cells = (/** @type {any} */ one) => [one.kind, one.engine, String(one.remnants), String(one.writes)];
   const rows = report.scenarios.map((/** @type {any} */ one) =>
-    around("tr", [made("th", one.name, { scope: "row" }), ...cells(one).map((text) => made("td", text))]));
+    around("tr", [name(one), ...cells(one).map((text) => made("td", text))]));
   const columns = around("tr", FOUND.map((text) => made("th", text, { scope: "col" })));
   const whole = around("table", [made("caption", "What was tried, and what was found"), around("thead", [columns]), around("tbody", rows)]);
   return around("div", [whole], { class: "scroll", role: "region", "aria-label": "What was tried, and what was found", tabindex: "0" });
@@ -80,9 +94,8 @@ try {
   if (status === "none") say("report-status", "The operator has mounted no report. Nothing is known of a search of this service.");
   else if (status === "unreadable") say("report-status", "There is a report, but it is not in order and is not shown. Treat this as: nothing is known.");
   else {
-    const verdict = report.passed ? "Passed: nothing was found." : "Failed: something was found.";
     const other = report.same_version ? "" : ` It was made of version ${report.version}, not of the one that runs here.`;
-    say("report-status", `${verdict} Finished ${age(report.age_seconds)}, on ${report.finished}.${other}`);
+    say("report-status", `${verdict(report)} Finished ${age(report.age_seconds)}, on ${report.finished}.${other}`);
     byId("report").replaceChildren(table(report));
   }
 } catch {

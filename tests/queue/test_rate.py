@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 
 import pytest
 import redis
@@ -114,6 +115,23 @@ async def test_processes_share_their_buckets_until_the_key_is_forgotten(redis_ur
         await one.close()
 
 
+async def test_processes_meet_again_a_minute_after_the_store_was_emptied(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("nanoswap.queue.redis_rates.time", SimpleNamespace(monotonic=lambda: now))
+    before, after = RedisRates(redis_url, SECRET), RedisRates(redis_url, SECRET)
+    await before.spend([Charge(TWO, "ann")])
+    with redis.Redis.from_url(redis_url) as store:
+        store.flushall()
+    now += 60
+    assert await before.spend([Charge(TWO, "ann")]) == 0
+    assert await after.spend([Charge(TWO, "ann")]) == 0
+    assert await after.spend([Charge(TWO, "ann")]) > 0
+    for one in (before, after):
+        await one.close()
+
+
 async def test_script_comes_back_after_the_server_has_forgotten_it(redis_url: str) -> None:
     rates = RedisRates(redis_url, SECRET)
     assert await rates.spend([Charge(TWO, "ann")]) == 0
@@ -122,6 +140,35 @@ async def test_script_comes_back_after_the_server_has_forgotten_it(redis_url: st
     assert await rates.spend([Charge(TWO, "ann")]) == 0
     assert await rates.spend([Charge(TWO, "ann")]) > 0
     await rates.close()
+
+
+async def test_a_store_that_answers_and_refuses_is_not_away(redis_url: str) -> None:
+    rates = RedisRates(redis_url, SECRET)
+    await rates.spend([Charge(TWO, "ann")])
+    with redis.Redis.from_url(redis_url) as store:
+        (bucket,) = store.keys("*:rate:*")
+        store.delete(bucket)
+        store.lpush(bucket, "not a number")
+    with pytest.raises(redis.ResponseError):
+        await rates.spend([Charge(TWO, "ann")])
+    await rates.close()
+
+
+@pytest.mark.parametrize("command", ["CONFIG SET maxmemory 1", "REPLICAOF 127.0.0.1 1"])
+async def test_a_store_that_may_not_write_is_as_good_as_away(redis_url: str, command: str) -> None:
+    with redis.Redis.from_url(redis_url) as store:
+        for fresh in (True, False):
+            rates = RedisRates(redis_url, SECRET)
+            if not fresh:
+                await rates.spend([Charge(TWO, "bob")])
+            store.execute_command(*command.split())
+            try:
+                with pytest.raises(RoomUnavailable):
+                    await rates.spend([Charge(TWO, "ann")])
+            finally:
+                store.config_set("maxmemory", 0)
+                store.replicaof("NO", "ONE")
+            await rates.close()
 
 
 async def test_store_that_is_away_says_so() -> None:

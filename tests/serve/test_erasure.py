@@ -106,7 +106,7 @@ async def take_a_place(scene: Scene, issued: float) -> httpx.Response:
     return await scene.client.post("/v1/tickets", json=BODY, headers=scene.token(issued))
 
 
-async def test_person_deletes_what_is_kept_and_may_sign_in_again_at_once(scene: Scene) -> None:
+async def test_person_deletes_what_is_kept_and_may_sign_in_again_a_second_later(scene: Scene) -> None:
     await scene.room.enlist("w", Kind.IMAGE, 1, 60)
     ticket = (await take_a_place(scene, NOW - 5)).json()
     await scene.room.redeem(ticket["id"], ACCOUNT, ticket["grant"], "w")

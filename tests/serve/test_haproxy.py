@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -92,7 +93,7 @@ def test_what_ray_starts_hardens_the_configuration_and_becomes_the_real_binary(t
     configuration = tmp_path / "haproxy.cfg"
     configuration.write_text(GENERATED)
     binary = tmp_path / "binary"
-    binary.write_text('#!/bin/sh\necho "$@"\nenv\n')
+    binary.write_text('#!/bin/sh\necho "$@"\ngrep core /proc/self/limits\nenv\n')
     binary.chmod(0o700)
     told = edge_environment()
     assert told["NANOSWAP_EDGE_BINARY"] == find_binary()
@@ -101,6 +102,8 @@ def test_what_ray_starts_hardens_the_configuration_and_becomes_the_real_binary(t
     command = [told["RAY_SERVE_HAPROXY_BINARY_PATH"], "-f", str(configuration), "-db"]
     said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
     assert said[0] == f"-dMno-cache -f {configuration} -db"
+    if sys.platform == "linux":
+        assert said[1].split()[4:6] == ["1", "1"]
     for name, value in FREED_MEMORY.items():
         assert f"{name}={value}" in said
     assert configuration.read_text() == harden(GENERATED)

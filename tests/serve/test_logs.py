@@ -2,6 +2,8 @@
 
 import io
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -37,12 +39,14 @@ class Written(logging.Handler):
 @pytest.fixture
 def written() -> Iterator[Written]:
     root, factory, level = logging.getLogger(), logging.getLogRecordFactory(), logging.getLogger().level
+    hooks = threading.excepthook, sys.unraisablehook
     handler = Written()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     keep_logs_clean()
     yield handler
     logging.setLogRecordFactory(factory)
+    threading.excepthook, sys.unraisablehook = hooks
     root.removeHandler(handler)
     root.setLevel(level)
 
@@ -93,6 +97,26 @@ def test_ours_keeps_its_message_and_no_exceptions_text(written: Written) -> None
     assert "broken: ValueError at test_logs.py:" in written.text
     assert CANARY not in written.text
     assert "Traceback" not in written.text
+
+
+def test_what_nobody_can_catch_is_printed_by_class_and_place(
+    written: Written, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            raise raises()
+
+    thread = threading.Thread(target=lambda: int(CANARY))
+    thread.start()
+    thread.join()
+    one = Finalised()
+    del one
+    said = capfd.readouterr()
+    assert said.out == ""
+    first, second = said.err.splitlines()
+    assert first.startswith("a thread ended: ValueError at test_logs.py:")
+    assert second.startswith("ignored: ValueError at test_logs.py:")
+    assert CANARY not in said.err
 
 
 def test_an_exception_that_was_never_raised_has_no_place() -> None:

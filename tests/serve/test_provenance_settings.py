@@ -84,9 +84,21 @@ def test_local_service_makes_its_own_and_leaves_what_is_set(tmp_path: Path) -> N
     assert own == before
 
 
-def test_service_for_the_public_does_not_start_without(tmp_path: Path) -> None:
-    environment = {
-        "SUPABASE_URL": "https://p.supabase.co", "REDIS_URL": "unix:///none",
+@pytest.mark.parametrize(
+    "sign_in",
+    # On loopback too: there may be people behind it.
+    [{"SUPABASE_URL": "https://p.supabase.co"}, {"NANOSWAP_AUTH_URL": "http://127.0.0.1:9999/auth/v1"}],
+    ids=["Supabase", "on loopback"],
+)
+def test_service_for_the_public_does_not_start_without(
+    sign_in: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("nanoswap.serve.local._ray", started)
+    environment = sign_in | {
+        "REDIS_URL": "unix:///none",
         "NANOSWAP_REGION": "elsewhere", "NANOSWAP_GATE": "off",
     }  # fmt: skip
     with pytest.raises(SettingsError, match="NANOSWAP_C2PA_CERTIFICATE"), local_service(environment):

@@ -125,18 +125,21 @@ def test_report_is_shown_as_it_is(browser: Browser, service: Service) -> None:
         expect(status).to_contain_text("mounted no report")
         answer = httpx.get(service.url + "/v1/verify").json()
         hostile = "<img src=x onerror=alert(1)>"
-        scenarios = [REPORT["scenarios"][0] | {"name": hostile}]
+        tried = REPORT["scenarios"][0] | {"name": hostile, "problem": None}
         shown = {name: REPORT[name] for name in ("version", "started", "finished", "passed")}
-        shown |= {"same_version": True, "age_seconds": 90_000, "scenarios": scenarios}
+        shown |= {"same_version": True, "age_seconds": 90_000, "scenarios": [tried]}
+        found, nothing = tried | {"remnants": 160}, tried | {"problem": "ended as gone"}
         for report, said in [
             (shown, "Passed: nothing was found. Finished 1 day ago"),
-            (shown | {"passed": False}, "Failed: something was found."),
+            (shown | {"passed": False, "scenarios": [nothing, found]}, "Failed: something was found."),
+            (shown | {"passed": False, "scenarios": [tried, nothing]}, "not all that was tried proves something"),
             (shown | {"same_version": False, "version": "9.9"}, "made of version 9.9, not of the one that runs here"),
         ]:
             page.route("**/v1/verify", answering(answer | {"report_status": "read", "report": report}))
             person.open()
             expect(status).to_contain_text(said)
-            expect(page.get_by_role("rowheader", name=hostile)).to_be_visible()
+            expect(page.get_by_role("rowheader", name=hostile).first).to_be_visible()
+            expect(page.get_by_text("Proves nothing: ended as gone")).to_have_count(report["scenarios"].count(nothing))
             assert page.locator("#report img").count() == 0
             page.unroute("**/v1/verify")
         person.axe()

@@ -1,5 +1,6 @@
 """Rate limits on the real applications, with the buckets in memory: who is refused, who is not, and what is said."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import httpx
@@ -104,6 +105,26 @@ async def test_nobody_is_refused_when_nobody_counts(rates: str) -> None:
     app = create_gateway(settings, MemoryRoom(Policy()), Known(), store)  # type: ignore[arg-type]
     async with person(app, "ann") as client:
         assert await codes(client, 60) == [200] * 60
+
+
+async def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Flaky(MemoryRates):
+        away = True
+
+        async def spend(self, charges: Sequence[Charge]) -> float:
+            if self.away:
+                raise RoomUnavailable
+            return await super().spend(charges)
+
+    store = Flaky(FEW.secret)
+    async with person(gateway(rates=store), "ann") as client:
+        await codes(client, 5)
+        assert caplog.text.count("not counted") == 1
+        store.away = False
+        await codes(client, 1)
+        store.away = True
+        await codes(client, 5)
+    assert caplog.text.count("not counted") == 2
 
 
 async def test_a_class_behind_one_address_is_not_refused() -> None:

@@ -24,9 +24,12 @@ def test_issuer_may_differ_from_the_address() -> None:
     assert settings.auth_issuer == "https://auth.example.com/auth/v1"
 
 
-def test_development_is_loopback_over_http() -> None:
-    settings = Settings.from_environment(GOOD | {"NANOSWAP_AUTH_URL": "http://127.0.0.1:9999/auth/v1"})
-    assert settings.development
+def test_development_is_what_the_local_service_says_and_not_a_sign_in_on_loopback() -> None:
+    own = GOOD | {"NANOSWAP_AUTH_URL": "http://127.0.0.1:9999/auth/v1"}
+    assert not Settings.from_environment(own).development
+    assert Settings.from_environment(own | {"NANOSWAP_DEVELOPMENT": "1"}).development
+    with pytest.raises(SettingsError, match="NANOSWAP_DEVELOPMENT"):
+        Settings.from_environment(GOOD | {"NANOSWAP_DEVELOPMENT": "1"})
 
 
 @pytest.mark.parametrize(

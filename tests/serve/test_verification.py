@@ -63,7 +63,7 @@ async def test_report_is_shown_with_its_age_and_without_what_was_not_asked_for(p
     shown = answer["report"]
     assert (shown["passed"], shown["same_version"], shown["age_seconds"]) == (True, True, 88_200)
     assert shown["scenarios"][0] == {
-        "name": "success", "kind": "image", "engine": "mesh", "remnants": 0, "writes": 0,
+        "name": "success", "kind": "image", "engine": "mesh", "remnants": 0, "writes": 0, "problem": None,
     }  # fmt: skip
     assert "not shown" not in json.dumps(answer)
 
@@ -78,6 +78,12 @@ async def test_failed_report_is_shown_as_failed(path: Path) -> None:
     shown = (await verify(path))["report"]
     assert shown["passed"] is False
     assert shown["scenarios"][0]["remnants"] == 3
+
+
+async def test_scenario_that_proved_nothing_says_why(path: Path) -> None:
+    put(path, json.dumps(scenario(problem="ended as gone and not as canceled") | {"passed": False}))
+    shown = (await verify(path))["report"]
+    assert [one["problem"] for one in shown["scenarios"]] == ["ended as gone and not as canceled"]
 
 
 async def test_report_is_read_anew_when_it_is_renewed(path: Path) -> None:
@@ -111,6 +117,8 @@ async def test_without_a_report_nothing_is_claimed(path: Path) -> None:
         json.dumps(scenario(name="x" * 201)),
         json.dumps(scenario(remnants=1)),
         json.dumps(scenario(writes=1)),
+        json.dumps(scenario(problem="ended as gone")),
+        json.dumps(scenario(problem="x" * 201)),
         json.dumps(REPORT | {"finished": "2026-11-30T10:00:00Z"}),
         json.dumps(REPORT | {"finished": "2026-11-30T11:30:00"}),
         json.dumps(REPORT | {"finished": "2026-12-01T12:06:00Z"}),

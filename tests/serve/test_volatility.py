@@ -72,12 +72,27 @@ def test_no_cores_and_no_looking_in() -> None:
     code = """
 import ctypes, resource
 PR_GET_DUMPABLE = 3
-resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 before = ctypes.CDLL(None).prctl(PR_GET_DUMPABLE)
 refuse_dumps()
 print(before, ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), *resource.getrlimit(resource.RLIMIT_CORE))
 """
-    assert child(code, FREED_MEMORY).stdout.split() == ["1", "0", "0", "0"]
+    assert child(code, FREED_MEMORY).stdout.split() == ["1", "0", "1", "1"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about Linux")
+def test_a_hard_limit_of_no_cores_stays() -> None:
+    code = """
+import resource
+real = resource.setrlimit
+def refused(which, limits):
+    if limits != (0, 0):
+        raise ValueError("not allowed to raise maximum limit")
+    real(which, limits)
+resource.setrlimit = refused
+refuse_dumps()
+print(*resource.getrlimit(resource.RLIMIT_CORE))
+"""
+    assert child(code, FREED_MEMORY).stdout.split() == ["0", "0"]
 
 
 @glibc
