@@ -37,6 +37,8 @@ from nanoswap.serve.search import Remnant, Search, Seen, summed
 from nanoswap.serve.visitor import Gone, Visitor
 from nanoswap.serve.volatility import swap_devices
 
+_NO_CORES: Final = frozenset({"0", "1"})  # 1 is what also stops one that goes through a pipe, core(5)
+_NOT_OURS: Final = "the memory of the service can't be read: run as root on its machine"
 _CONTROL: Final = 4096  # bytes that another process holds for us to find
 
 
@@ -194,7 +196,7 @@ def control() -> None:
             with stopped(holder.pid):
                 memory = [piece.copy() for piece in chunks(holder.pid, Unread())]
         except PermissionError:
-            raise CanNotProve("the memory of other processes can't be read: run as root on its machine") from None
+            raise CanNotProve(_NOT_OURS) from None
         finally:
             holder.kill()
     held, absent = (
@@ -212,7 +214,7 @@ def may_look(root: int) -> None:
             with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/mem", "rb"):
                 pass
         except PermissionError:
-            raise CanNotProve("the memory of the service can't be read: run as root on its machine") from None
+            raise CanNotProve(_NOT_OURS) from None
 
 
 def find_root(port: int) -> int:
@@ -225,16 +227,22 @@ def find_root(port: int) -> int:
             words = line.split()
             if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{words[9]}]")
+    hidden = False
     for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
-        with suppress(OSError):
-            if any(os.readlink(descriptor) in inodes for descriptor in Path(f"/proc/{pid}/fd").iterdir()):
-                above = [pid]
-                while (up := parent(above[-1])) > 0:
-                    above.append(up)
-                serving = [one for one in above if "nanoswap" in command(one) and "serve" in command(one).split()]
-                if serving:
-                    return serving[-1]
-                raise CanNotProve("what listens there is no 'nanoswap serve': give its first process with --pid")
+        try:
+            mine = any(os.readlink(descriptor) in inodes for descriptor in Path(f"/proc/{pid}/fd").iterdir())
+        except OSError as error:
+            hidden, mine = hidden or isinstance(error, PermissionError), False
+        if mine:
+            above = [pid]
+            while (up := parent(above[-1])) > 0:
+                above.append(up)
+            serving = [one for one in above if "nanoswap" in command(one) and "serve" in command(one).split()]
+            if serving:
+                return serving[-1]
+            raise CanNotProve("what listens there is no 'nanoswap serve': give its first process with --pid")
+    if hidden:
+        raise CanNotProve(_NOT_OURS)
     raise CanNotProve(f"no process of this machine listens on port {port}: run on the service's machine, or give --pid")
 
 
@@ -283,5 +291,5 @@ def host_facts(root: int) -> dict[str, Any]:
         "swap": swap_devices(),
         "core_pattern": Path("/proc/sys/kernel/core_pattern").read_text().strip(),
         "init_on_free": "init_on_free=1" in Path("/proc/cmdline").read_text(),
-        "may_dump_core": [name for name, limit in cores.items() if limit != "0" and "ServeReplica" in name],
+        "may_dump_core": [name for name, limit in cores.items() if limit not in _NO_CORES],
     }
