@@ -45,6 +45,8 @@ class ProveReport(BaseModel):
     started: AwareDatetime
     finished: AwareDatetime
     passed: Annotated[bool, Field(strict=True)]
+    #: One of some scenarios, or long after their end, proves nothing of the whole and isn't shown.
+    complete: Literal[True]
     scenarios: Annotated[list[Scenario], Field(min_length=1, max_length=500)]
 
     @model_validator(mode="after")

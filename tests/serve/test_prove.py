@@ -13,7 +13,7 @@ import pytest
 
 from nanoswap.serve.cli import main
 from nanoswap.serve.prove import CanNotProve, find_root, learned
-from nanoswap.serve.prove_report import read_report
+from nanoswap.serve.prove_report import ReportUnreadable, read_report
 from tests.serve.conftest import Service, start_service, stop_service
 
 pytestmark = [
@@ -55,7 +55,10 @@ def test_nothing_is_left_of_a_picture_or_a_clip(service: Service, tmp_path: Path
         assert row["scanned"] > 200_000_000
     assert (code, report["passed"]) == (0, True)
     assert report["host"]["may_dump_core"] == []
-    # What /verify shows is the same report.
+    # /verify shows the report of a whole run, and of nothing less.
+    with pytest.raises(ReportUnreadable):
+        read_report(out, datetime.now(UTC))
+    out.write_text(json.dumps(report | {"complete": True}))
     shown = read_report(out, datetime.now(UTC))
     assert shown is not None
     assert shown.passed

@@ -26,6 +26,7 @@ from tests.serve.test_gateway import SETTINGS, Anyone
 NOW = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
 REPORT: dict[str, Any] = {
     "tool": "nanoswap prove",
+    "complete": True,
     "version": __version__,
     "started": "2026-11-30T11:00:00Z",
     "finished": "2026-11-30T11:30:00+00:00",
