@@ -116,9 +116,11 @@ class Proof:
         about: dict[str, Any] = {"name": scenario.name, "kind": stage.kind, "engine": stage.engine}
         try:
             ended = scenario.act(stage)
-            self._visitor.give_up()
         except Gone as gone:
             return Verdict(**about, ended="gone", problem=str(gone))
+        finally:
+            with suppress(Gone):
+                self._visitor.give_up()
         time.sleep(self._after)
         seen = self._search.look(Needles(ended.forms, known), trace)
         wanted = ", ".join(sorted(scenario.codes))
