@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import select
 import stat
 import struct
@@ -66,6 +67,9 @@ class FileTrace:
         self._library = ctypes.CDLL(None, use_errno=True)
 
     def __enter__(self) -> Self:
+        # A descriptor is held for each file until it is looked at.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self._queue = self._library.fanotify_init(
             _CLASS_NOTIF | _CLOEXEC | _UNLIMITED_QUEUE, os.O_RDONLY | os.O_CLOEXEC
         )

@@ -44,9 +44,9 @@ def prove(service: Service, out: Path, *words: str) -> tuple[int, dict[str, Any]
 
 def test_nothing_is_left_of_a_picture_or_a_clip(service: Service, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
-    code, report = prove(service, out, "--only", "success, jpeg;success;left in upload;no face;quota")
+    code, report = prove(service, out, "--only", "success, jpeg;success;left in upload;no face")
     table = {(row["kind"], row["name"]): row for row in report["scenarios"]}
-    assert {(kind, name) for kind in ("image", "video") for name in ("left in upload", "no face", "quota")} < set(table)
+    assert {(kind, name) for kind in ("image", "video") for name in ("left in upload", "no face")} < set(table)
     for row in report["scenarios"]:
         assert row["problem"] is None, row
         assert row["places"] == {}, row
