@@ -229,12 +229,13 @@ def find_root(port: int) -> int:
             words = line.split()
             if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
                 inodes.add(f"socket:[{words[9]}]")
-    hidden = False
+    if not inodes:
+        raise CanNotProve(f"no process of this machine listens on port {port}: run there, or give --pid")
     for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()):
         try:
             mine = any(os.readlink(descriptor) in inodes for descriptor in Path(f"/proc/{pid}/fd").iterdir())
-        except OSError as error:
-            hidden, mine = hidden or isinstance(error, PermissionError), False
+        except OSError:
+            mine = False
         if mine:
             above = [pid]
             while (up := parent(above[-1])) > 0:
@@ -243,9 +244,7 @@ def find_root(port: int) -> int:
             if serving:
                 return serving[-1]
             raise CanNotProve("what listens there is no 'nanoswap serve': give its first process with --pid")
-    if hidden:
-        raise CanNotProve(_NOT_OURS)
-    raise CanNotProve(f"no process of this machine listens on port {port}: run on the service's machine, or give --pid")
+    raise CanNotProve(_NOT_OURS)
 
 
 def _environment(root: int) -> dict[str, str]:

@@ -37,13 +37,19 @@ class Written(logging.Handler):
 
 
 @pytest.fixture
-def written() -> Iterator[Written]:
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
     root, factory, level = logging.getLogger(), logging.getLogRecordFactory(), logging.getLogger().level
     hooks = threading.excepthook, sys.unraisablehook
     handler = Written()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     keep_logs_clean()
+    for name in ("uvicorn", "ray.serve"):
+        # Whoever configured them in this process before cut them off.
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
+        logging.getLogger(name).manager._clear_cache()  # type: ignore[attr-defined]
     yield handler
     logging.setLogRecordFactory(factory)
     threading.excepthook, sys.unraisablehook = hooks
