@@ -44,7 +44,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
     keep_logs_clean()
-    for name in ("uvicorn", "ray.serve"):
+    for name in ("uvicorn", "ray", "ray.serve"):
         # Whoever configured them in this process before cut them off.
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
         monkeypatch.setattr(logging.getLogger(name), "disabled", False)
