@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -163,17 +162,20 @@ def test_trace_that_ran_out_of_descriptors_says_so(tmp_path: Path) -> None:
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    here = len(list(Path("/proc/self/fd").iterdir()))
-    with FileTrace(lambda pid: pid == os.getpid()) as trace:
+    code = "import sys; input(); [open(f'{sys.argv[1]}/{number}', 'w').write('x') for number in range(60)]"
+    with (
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE) as writer,
+        FileTrace(lambda pid: pid == writer.pid) as trace,
+    ):
+        assert writer.stdin is not None
         try:
+            here = len(list(Path("/proc/self/fd").iterdir()))
             resource.setrlimit(resource.RLIMIT_NOFILE, (here + 20, limits[1]))
-            for number in range(60):
-                # The trace holds them all, and so there is none left for us either.
-                with suppress(OSError):
-                    (tmp_path / str(number)).write_text("x")
+            writer.stdin.write(b"\n")
+            writer.stdin.close()
+            wait_until(lambda: trace.lost)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        wait_until(lambda: trace.lost)
         with pytest.raises(NoTrace, match="lost"):
             list(trace.take())
 
