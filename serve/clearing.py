@@ -13,6 +13,7 @@ import gc
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nanoswap.pipelines.process import give_back_memory
+from nanoswap.pipelines.small_arrays import wipe_small_arrays
 
 #: Where media are brought.
 MEDIA = ("/swap", "/faces")
@@ -36,6 +37,7 @@ class Clearing:
 
 
 def clear() -> None:
-    """Free what only cycles hold, and hand free pages back to the kernel."""
+    """Free what only cycles hold, overwrite what numpy has put aside of it, and hand free pages back to the kernel."""
     gc.collect()
+    wipe_small_arrays()
     give_back_memory()

@@ -2,8 +2,7 @@
 
 OpenCV, the codecs and the GPU can't be interrupted, so whoever stops waiting raises the work's cancel token and then
 waits for the thread all the same: only when it has ended may its buffers be wiped. The thread itself lives on, and with
-it what decoders left on its stack, so that is emptied when a piece of work is done, and so is numpy's store of small
-arrays.
+it what decoders left on its stack, so that is emptied when a piece of work is done.
 """
 
 import asyncio
@@ -13,7 +12,6 @@ from typing import TypeVar
 
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.pipelines.errors import Cancelled
-from nanoswap.pipelines.small_arrays import wipe_small_arrays
 from nanoswap.pipelines.stack import wipe_stack
 from nanoswap.serve.problems import Problem
 
@@ -48,14 +46,12 @@ async def in_thread(
 
 
 def then_wiping_the_stack(work: Callable[[], T]) -> Callable[[], T]:
-    """``work``, with the stack of its thread and numpy's small arrays emptied behind it, whether it returns or
-    raises."""
+    """``work``, with the stack of its thread emptied behind it, whether it returns or raises."""
 
     def run() -> T:
         try:
             return work()
         finally:
-            wipe_small_arrays()
             wipe_stack()
 
     return run
