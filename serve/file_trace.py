@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from nanoswap.serve.scratch import in_memory
+
 _CLASS_NOTIF, _CLOEXEC, _UNLIMITED_QUEUE = 0x0, 0x1, 0x10  # linux/fanotify.h
 _MARK_ADD, _MARK_FILESYSTEM = 0x1, 0x100
 _MODIFY, _CLOSE_WRITE, _OVERFLOW = 0x2, 0x8, 0x4000
@@ -32,7 +34,6 @@ _VIRTUAL: Final = frozenset(
     {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue", "debugfs", "tracefs", "securityfs", "bpf", "pstore"}
     | {"autofs", "configfs", "fusectl", "nsfs", "binfmt_misc", "selinuxfs", "hugetlbfs"}
 )
-_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 
 class NoTrace(RuntimeError):
@@ -77,7 +78,7 @@ class FileTrace:
             raise NoTrace
         #: Mount points whose writes the kernel can't tell.
         self.unwatched: list[str] = []
-        self._in_memory = {device: kind in _MEMORY for device, kind in self._mark()}
+        self._in_memory = dict(self._mark())
         self._stopping = os.eventfd(0)
         self._thread = threading.Thread(target=self._listen, name="file trace")
         self._thread.start()
@@ -109,7 +110,8 @@ class FileTrace:
             for file in files:
                 os.close(file.descriptor)
 
-    def _mark(self) -> Iterator[tuple[int, str]]:
+    def _mark(self) -> Iterator[tuple[int, bool]]:
+        """Asks to be told; the devices of what is watched, and whether each is a memory file system."""
         marked = 0
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             words = line.split()
@@ -121,7 +123,7 @@ class FileTrace:
             if self._library.fanotify_mark(self._queue, flags, mask, _AT_FDCWD, path.encode()) == 0:
                 marked += 1
                 with suppress(OSError):
-                    yield os.stat(path).st_dev, kind
+                    yield os.stat(path).st_dev, in_memory(Path(path))
             else:
                 self.unwatched.append(path)
         if not marked:
