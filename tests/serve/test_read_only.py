@@ -18,10 +18,11 @@ import pytest
 
 import nanoswap.serve.file_denial as file_denial
 from nanoswap.client import Client
+from nanoswap.serve.process_memory import command, tree
 from tests.clips import make
 from tests.corpus import CORPUS
 from tests.serve.conftest import Service, start_service, stop_service
-from tests.serve.processes import command, descendants, replica
+from tests.serve.processes import replica
 
 SCRATCH_MIB = 128
 #: Of that, what all of Ray, the edge and Redis have in it behind some swaps. Measured: 1.1 MB after minutes.
@@ -93,7 +94,7 @@ def test_swaps_with_one_small_scratch(read_only: Service, astronaut: bytes, hopp
 
 
 def test_nothing_else_can_be_written_to(read_only: Service) -> None:
-    for pid in descendants(read_only.process.pid):
+    for pid in tree(read_only.process.pid):
         for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines():
             before, _, behind = line.partition(" - ")
             place, options, kind = before.split()[4], before.split()[5], behind.split()[0]
@@ -106,7 +107,7 @@ def test_nothing_else_can_be_written_to(read_only: Service) -> None:
 
 
 def test_no_process_may_leave_a_core(read_only: Service) -> None:
-    for pid in descendants(read_only.process.pid):
+    for pid in tree(read_only.process.pid):
         (line,) = [one for one in Path(f"/proc/{pid}/limits").read_text().splitlines() if one.startswith("Max core")]
         # One byte: less than any core, and it alone stops one that would be piped to a program (core(5)).
         assert line.split()[4:6] == ["1", "1"], command(pid)

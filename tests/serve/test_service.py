@@ -16,9 +16,9 @@ import httpx
 import numpy as np
 import pytest
 
+from nanoswap.serve.process_memory import command, tree
 from tests.serve.api import Api
 from tests.serve.conftest import Service, jpeg, pixels, wait_until
-from tests.serve.processes import command, descendants
 
 pytestmark = pytest.mark.service
 
@@ -191,7 +191,7 @@ def test_killed_replica_keeps_the_persons_place(service: Service, api: Api, astr
     joined = api.join(astronaut, big, width=4608, height=5400)
     assert joined.status_code == 201, joined.text
     ticket = api.granted(joined.json())
-    (replica,) = [pid for pid in descendants(service.process.pid) if "ServeReplica:image" in command(pid)]
+    (replica,) = [pid for pid in tree(service.process.pid) if "ServeReplica:image" in command(pid)]
     import threading
 
     answers: list[object] = []
@@ -219,9 +219,7 @@ def test_wiped_redis_gives_the_place_back_from_the_sealed_ticket(
     service: Service, api: Api, astronaut: bytes, hopper: bytes
 ) -> None:
     ticket = api.join(astronaut, hopper).json()
-    (server,) = [
-        pid for pid in descendants(service.process.pid) if "redis-server" in command(pid) or "valkey" in command(pid)
-    ]
+    (server,) = [pid for pid in tree(service.process.pid) if "redis-server" in command(pid) or "valkey" in command(pid)]
     import redis
 
     path = (
@@ -256,7 +254,7 @@ def test_page_and_documents_have_their_headers(service: Service) -> None:
 
 def test_every_listener_is_on_loopback(service: Service) -> None:
     inodes = set()
-    for pid in descendants(service.process.pid):
+    for pid in tree(service.process.pid):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry))
@@ -281,7 +279,7 @@ def test_uploads_leave_no_file(service: Service, api: Api, astronaut: bytes, hop
     _, answer = api.whole(source, target)
     assert answer.status_code in (200, 422)
     needle = marker[:96]
-    for pid in descendants(service.process.pid):
+    for pid in tree(service.process.pid):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             try:
                 name = os.readlink(entry)
