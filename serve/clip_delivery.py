@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from nanoswap.pipelines.errors import PipelineError
 from nanoswap.pipelines.swap_clip import ClipSwap
 from nanoswap.queue.ticket import Outcome
+from nanoswap.serve.delivery import STALL_SECONDS
 from nanoswap.serve.heartbeat import with_heartbeat
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import NO_STORE, Problem, as_problem
@@ -26,7 +27,6 @@ from nanoswap.serve.reception import Received
 
 log = logging.getLogger(__name__)
 
-STALL_SECONDS = 30.0
 BEAT_SECONDS = 10.0
 FREE_BOX = b"\0\0\0\x08free"
 

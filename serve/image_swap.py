@@ -132,7 +132,7 @@ def create_image_swap(
                 swapped = await in_thread(work, mine.cancel, got.left, lambda made: wipe(made.data), threads)
             got.upload.wipe()
             # From here the response owns the turn: it ends when the last byte has left.
-            return Delivery(swapped, mine, got.left, stack.pop_all())
+            return Delivery(swapped, mine, got.left, settings.swap_seconds, stack.pop_all())
 
     return app
 
