@@ -32,7 +32,8 @@ Format = Literal["jpeg", "png", "webp", "avif", "heic"]
 SIDE: Final = 384  # pixels of a picture
 FRAMES: Final = 24
 _GRAIN: Final = 8  # levels of noise over the face: enough to be unique, little enough to be a face
-_FACE: Final = (slice(0, 300), slice(60, 384))  # of the photograph, and of the canary
+_FACE: Final = (slice(0, 300), slice(60, 384))  # of the photograph
+_SEEN: Final = 640  # pixels of a side, of what detectors look at
 _LIMITS: Final = ImageLimits()
 
 
@@ -51,9 +52,12 @@ def portrait(seed: int, *, face: bool = True, side: int = SIDE) -> Rgb:
     noise = chance.integers(0, 256, (side, side, 3), np.uint8)
     if face:
         person = photographs.astronaut()[_FACE].astype(np.int16)  # type: ignore[no-untyped-call]
+        # A detector looks at a large picture made small, and must still see a face.
+        scale = max(1, side // _SEEN)
+        person = person.repeat(scale, 0).repeat(scale, 1)
         grain = chance.integers(-_GRAIN, _GRAIN + 1, person.shape, np.int16)
         # Black and white keep their grain too.
-        noise[_FACE] = (person.clip(_GRAIN, 255 - _GRAIN) + grain).astype(np.uint8)
+        noise[: len(person), -person.shape[1] :] = (person.clip(_GRAIN, 255 - _GRAIN) + grain).astype(np.uint8)
     return noise
 
 
