@@ -1,4 +1,4 @@
-"""The room that swaps pixels. It tells nobody: what its libraries decide while they are loaded is decided here before."""
+"""The room that swaps pixels. It tells nobody: what its libraries decide when they load is decided here before them."""
 
 import os
 

@@ -31,7 +31,9 @@ Format = Literal["jpeg", "png", "webp", "avif", "heic"]
 
 SIDE: Final = 384  # pixels of a picture
 FRAMES: Final = 24
-_GRAIN: Final = 8  # levels of noise over the face: enough to be unique, little enough to be a face
+# Levels of noise over the face: little enough to be a face; at 8, six numbers in a row now and then were those of the
+# same photograph elsewhere, in a network's weights.
+_GRAIN: Final = 24
 _FACE: Final = (slice(0, 300), slice(60, 384))  # of the photograph
 _SEEN: Final = 640  # pixels of a side, of what detectors look at
 _LIMITS: Final = ImageLimits()

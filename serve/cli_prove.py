@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, config: dict[str, Any], token: str, url: 
         names = {name for chosen in engines.values() for name in chosen}
         loaded, notes = load_engines(root, names)
         proof = Proof(Visitor(url, token, config["consent"]["id"]), root, engines, loaded, after=arguments.after)
-        print(f"{'scenario':<18}{'kind':<7}{'engine':<12}{'ended':<14}{'remnants':>9}{'writes':>8}{'scanned':>10}")
+        print(f"{'scenario':<18}{'kind':<7}{'engine':<21}{'ended':<17}{'remnants':>8}{'writes':>8}{'scanned':>10}")
         verdicts = proof.run({name.strip() for name in arguments.only.split(";") if name.strip()}, _show)
     except (CanNotProve, NoTrace, OwnTree, RoomUnavailable, Gone, OSError, ValueError) as error:
         raise MediaError("unreadable", str(error) or type(error).__name__) from None
@@ -93,8 +93,8 @@ def _engines(config: dict[str, Any], kind: str | None, engine: str | None) -> di
 
 
 def _show(verdict: Verdict) -> None:
-    row = f"{verdict.name:<18}{verdict.kind:<7}{verdict.engine:<12}{verdict.ended:<14}"
-    print(f"{row}{verdict.remnants:>9}{verdict.writes:>8}{verdict.scanned / 2**20:>6.0f} MiB", flush=True)
+    row = f"{verdict.name:<18}{verdict.kind:<7}{verdict.engine:<21}{verdict.ended:<17}"
+    print(f"{row}{verdict.remnants:>8}{verdict.writes:>8}{verdict.scanned / 2**20:>6.0f} MiB", flush=True)
     for where, count in verdict.places.items():
         print(f"    about {count} bytes in {where}")
     for what, count in verdict.needles.items():

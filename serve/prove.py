@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,7 +105,7 @@ class Proof:
             self.unwatched = trace.unwatched
             for kind, engines in self._engines.items():
                 for number, engine in enumerate(engines):
-                    stage = Stage(self._visitor, self._root, kind, engine, self._learned(engine))
+                    stage = Stage(self._visitor, self._root, kind, engine, *self._seen_by(engine))
                     chosen = [one for one in scenarios(kind, first=number == 0) if not only or one.name in only]
                     known = self._known(stage) if chosen else None
                     for scenario in chosen:
@@ -138,9 +139,12 @@ class Proof:
                 known += [every_key(data) for name, data in forms if name.endswith(", file") or "learned" in name]
         return np.unique(np.concatenate(known))
 
-    def _learned(self, engine: str) -> Callable[[bytes], Forms]:
+    def _seen_by(self, engine: str) -> tuple[Callable[[bytes], Forms], Callable[[bytes], int]] | tuple[()]:
+        """What an engine learns of the face in a picture, and how many it sees, where it was loaded."""
         loaded = self._loaded.get(engine)
-        return (lambda _: {}) if loaded is None else lambda data: learned(loaded, data)
+        if loaded is None:
+            return ()
+        return partial(learned, loaded), lambda data: len(loaded.detect(decode(data, ImageLimits())))
 
 
 def load_engines(root: int, names: Collection[str]) -> tuple[dict[str, Engine], list[str]]:

@@ -27,6 +27,7 @@ FORMATS: Final[tuple[Format, ...]] = ("jpeg", "png", "webp", "avif", "heic")
 _READY_SECONDS: Final = 180.0
 _NOTICE_SECONDS: Final = 20.0
 _LARGE: Final = 2560  # pixels of a side: 20 MB of noise as PNG, more than all sockets on the way take ahead
+_DRAWS: Final = 20
 _ROWS: Final = 400  # of it, that are looked for
 
 
@@ -40,17 +41,23 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where a scenario plays. root: the service's first process. learned: what an engine keeps of a source."""
+    """Where a scenario plays. root: the service's first process. learned: what an engine keeps of a source. faces: how
+    many it sees in a picture."""
 
     visitor: Visitor
     root: int
     kind: Kind
     engine: str
     learned: Callable[[bytes], Forms] = field(default=lambda _: {})
+    faces: Callable[[bytes], int] = field(default=lambda _: 1)
 
     def media(self, format: Format = "jpeg", *, face: bool = True) -> tuple[Canary, Canary]:
         """A fresh source and a fresh target."""
-        source = canary.picture(canary.portrait(secrets.randbits(128)), format)
+        # In some grain a weak detector sees a second face, and who sends such a source is asked which one is meant.
+        for _ in range(_DRAWS):
+            source = canary.picture(canary.portrait(secrets.randbits(128)), format)
+            if self.faces(source.data) == 1:
+                break
         seed = secrets.randbits(128)
         if self.kind == "video":
             return source, canary.clip(seed, face=face)
@@ -96,7 +103,9 @@ def went_in(source: Canary, target: Canary) -> Forms:
 
 
 def came_out(answer: Answer) -> Forms:
-    """The forms of a result. One that was left in the middle is looked for as it is."""
+    """The forms of a result. One that was left in the middle is looked for as it is; a problem is no result."""
+    if answer.code != "ok":
+        return {}
     forms: Forms = {"result, file": canary.as_array(answer.body)}
     with suppress(Exception):
         made = canary.clip_forms(answer.body) if answer.type == "video/mp4" else canary.picture_forms(answer.body)
