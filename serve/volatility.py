@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from nanoswap.pipelines.process import FREE_BYTES, KEPT_BYTES
 from nanoswap.serve.file_denial import CanNotDeny, deny_new_files
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,10 @@ FREED_MEMORY: Final = {
         )
     ),
     "PYTHONMALLOC": "malloc",
-    # A block of 4 MiB goes back to the kernel at once, smaller ones are filled and used again. At 64 KiB the kernel is
-    # asked for fresh pages all the time: a fifth of a small picture's processor time (tests/bench/bench_volatile.py).
-    "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(4 * 2**20),
+    # The biggest blocks go back to the kernel at once, others are filled, used again, and handed back when the job is
+    # over. At 4 MiB a picture takes a tenth longer, at 64 KiB a third: for fresh pages (tests/bench/bench_volatile.py).
+    "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(FREE_BYTES),
     # uvloop receives into a buffer of 250 kB that lives as long as the process.
     "RAY_USE_UVLOOP": "0",
 }

@@ -4,7 +4,8 @@ replicas are, one plain.
 As a replica: its environment (`FREED_MEMORY`), the stack and numpy's small arrays wiped behind each piece of work,
 `rinse` of the engine, a fresh cascade for each look. Plain: no such environment, and none of these. Buffers of our own
 are overwritten in both. Stand-in weights; `inswapper` has the published network's size and random weights. The cost is
-the median of rounds; beside it how far the middle half of the rounds spreads.
+the median of rounds; beside it how far the middle half of the rounds spreads. *Behind* is the processor's time for what
+the replica clears when the answer has left.
 
 ``python -m tests.bench.bench_volatile [--rounds N] [WORK …]``
 """
@@ -12,6 +13,7 @@ the median of rounds; beside it how far the middle half of the rounds spreads.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import resource
 import statistics
@@ -50,14 +52,14 @@ class Lane:
         stack.callback(lambda: self._process.stdin and self._process.stdin.close())
         self.once()  # the first is warmer than none
 
-    def once(self) -> tuple[float, float]:
-        """Seconds by the wall and of the processor."""
+    def once(self) -> tuple[float, float, float]:
+        """Seconds by the wall, of the processor, and of it behind the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        wall, cpu = map(float, self._process.stdout.readline().split())
-        return wall, cpu
+        wall, cpu, behind = map(float, self._process.stdout.readline().split())
+        return wall, cpu, behind
 
 
 def compare(work: str, rounds: int, models: Path) -> None:
@@ -74,19 +76,25 @@ def compare(work: str, rounds: int, models: Path) -> None:
             f"{cost:>+8.1%}   of single rounds {low:+.1%} to {high:+.1%}, {rounds} rounds",
             flush=True,
         )
+    print(f"{work:<14} behind {1e3 * statistics.median(after[2] for _, after in pairs):>18.1f} ms", flush=True)
 
 
 def child(work: str, volatile: bool, models: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
+    from nanoswap.serve.clearing import clear
     from nanoswap.serve.pixel_thread import then_wiping_the_stack
 
     made = _work(work, volatile, models)
+    gc.freeze()
     with ThreadPoolExecutor(1) as threads:
         for _ in sys.stdin:
             started, used = time.perf_counter(), _cpu()
             threads.submit(then_wiping_the_stack(made) if volatile else made).result()
-            print(time.perf_counter() - started, _cpu() - used, flush=True)
+            answered, swapped = time.perf_counter(), _cpu()
+            if volatile:
+                clear()
+            print(answered - started, swapped - used, _cpu() - swapped, flush=True)
 
 
 def _cpu() -> float:
