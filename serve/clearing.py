@@ -3,8 +3,8 @@
 PyAV's containers and streams hold each other, and with them the last frames of their decoders: no wipe of ours reaches
 these, and no allocator overwrites what isn't freed, until Python's collector finds the cycle. An exception on its way
 out of the application (the server cancels what nobody reads any more) holds whatever the functions held that it left.
-So the collector runs a moment behind the whole request, when nobody waits for it and nothing of the request is under
-way. It looks only at what came after the start (`gc.freeze`), which takes some milliseconds.
+So the collector runs a moment behind the whole request, and once more, when nobody waits for it and nothing of the
+request is under way. It looks only at what came after the start (`gc.freeze`), which takes some milliseconds.
 """
 
 import asyncio
@@ -17,8 +17,9 @@ from nanoswap.pipelines.small_arrays import wipe_small_arrays
 
 #: Where media are brought.
 MEDIA = ("/swap", "/faces")
-#: Until the servers above have let go of the request; much less than the second after which nothing may be left.
-_MOMENT_SECONDS = 0.2
+#: Until the servers above have let go of the request; much less than the second after which nothing may be left. Twice,
+#: for on a busy machine they need longer: they still take what comes of a body that was refused.
+_MOMENTS = (0.2, 0.6)
 
 
 class Clearing:
@@ -33,7 +34,8 @@ class Clearing:
         finally:
             if scope["type"] == "http" and scope["path"].endswith(MEDIA):
                 loop = asyncio.get_running_loop()
-                loop.call_later(_MOMENT_SECONDS, loop.run_in_executor, None, clear)
+                for seconds in _MOMENTS:
+                    loop.call_later(seconds, loop.run_in_executor, None, clear)
 
 
 def clear() -> None:
