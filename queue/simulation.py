@@ -60,6 +60,10 @@ class Waits:
         #: Refusals by reason. Who is refused for a full line is lost, the others ask again.
         self.refused = {"full": 0, "quota": 0, "tickets": 0}
 
+    def settle(self) -> None:
+        """Sort each hour once: any number of hours together is then merged, not sorted again."""
+        self.waits = [array("I", sorted(waits)) for waits in self.waits]
+
     def quantiles(self, group: int, hours: Iterable[int], shares: Iterable[float]) -> list[float] | None:
         """Seconds that this share of the group waited at most; None when nobody came."""
         found = sorted(wait for hour in hours for wait in self.waits[group * 24 + hour])

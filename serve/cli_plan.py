@@ -122,6 +122,8 @@ def plan(question: Question, log: list[Arrival] | None = None) -> Answer:
     days = question.days if log is None else log[-1][0] // (24 * HOUR) - log[0][0] // (24 * HOUR) + 1
     arrivals: Iterable[Arrival] = question.profile.arrivals(days, question.seed) if log is None else log
     waits = simulate(first_in_first_out(arrivals, fleet, fifo), Policy(), fleet, seed=question.seed)
+    waits.settle()
+    fifo.settle()
     gpus = [images if fleet.shared else images + clips for images, clips in zip(fleet.image, fleet.video, strict=True)]
     jobs_at_once = (fleet.image_slots, fleet.video_jobs)
 
