@@ -5,7 +5,6 @@ in one of them shows; and it is what the gateway's own tests stand on. Nothing h
 """
 
 import hashlib
-import math
 import secrets
 import time
 from collections import deque
@@ -29,6 +28,7 @@ from nanoswap.queue.room import (
     TooManyTickets,
 )
 from nanoswap.queue.score import boost, debt
+from nanoswap.queue.score import milliseconds as _ms
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket, new_ticket_id
 
 SAMPLES = 400
@@ -371,7 +371,3 @@ class MemoryRoom:
             waits=tuple(self._samples[kind].waits),
             services=tuple(self._samples[kind].services),
         )
-
-
-def _ms(seconds: float) -> int:
-    return math.ceil(seconds * 1000 - 1e-6)

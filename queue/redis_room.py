@@ -5,7 +5,6 @@ and gets it again. Keys share one hash tag. Only the 6.2 subset is used, so that
 """
 
 import hashlib
-import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -43,6 +42,7 @@ from nanoswap.queue.room import (
     TooManyTickets,
 )
 from nanoswap.queue.score import boost, debt
+from nanoswap.queue.score import milliseconds as _ms
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket, new_ticket_id
 
 PREFIX = "{nanoswap}"
@@ -310,10 +310,6 @@ def away(error: Exception) -> bool:
     mistakes are not. What a command of a script is answered is not known by its class: servers before 7.0 put it into a
     sentence of theirs."""
     return isinstance(error, _AWAY) or _AWAY_IN_SCRIPT.search(str(error)) is not None
-
-
-def _ms(seconds: float) -> int:
-    return math.ceil(seconds * 1000 - 1e-6)
 
 
 def _declared(declaration: Declaration) -> dict[str, object]:

@@ -17,3 +17,8 @@ def boost(estimate: float, gamma: float, cap: float) -> float:
 def debt(estimate: float, phi: float) -> float:
     """Seconds by which a turn of ``estimate`` GPU seconds moves the account's clock ahead."""
     return estimate / phi
+
+
+def milliseconds(seconds: float) -> int:
+    """Whole milliseconds, up: in these the rooms count times and costs."""
+    return math.ceil(seconds * 1000 - 1e-6)

@@ -17,7 +17,7 @@ from nanoswap import __version__
 from nanoswap.pipelines.manifest import ManifestError
 from nanoswap.pipelines.model_store import ModelError
 from nanoswap.queue.redis_server import NoRedisServer
-from nanoswap.serve import cli_eval, cli_models, cli_prove
+from nanoswap.serve import cli_eval, cli_models, cli_plan, cli_prove
 from nanoswap.serve.cli_progress import Progress, seconds_range
 from nanoswap.serve.cli_words import add_words, given
 from nanoswap.serve.client_errors import Busy, NanoswapError, SwapEnded, Unavailable
@@ -115,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add_words(serve)
     cli_models.add(commands)
     cli_eval.add(commands)
+    cli_plan.add(commands)
     return parser
 
 

@@ -107,7 +107,7 @@ def test_top_level_is_the_agreed_one() -> None:
     top = {line.split("/")[0] for line in tracked.splitlines()}
     assert top <= {
         *ROOMS, "deploy", "tests", "src", "pyproject.toml", "Dockerfile.gpu", "README.md", "LICENSE", "SECURITY.md",
-        "dev", ".ci", ".gitignore", ".dockerignore", "docs",
+        "dev", ".ci", ".gitignore", ".dockerignore", "docs", "examples",
     }  # fmt: skip
 
 
