@@ -11,6 +11,7 @@ import asyncio
 import gc
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from nanoswap.pipelines.process import give_back_memory
 from nanoswap.pipelines.small_arrays import wipe_small_arrays
@@ -41,5 +42,14 @@ class Clearing:
 def clear() -> None:
     """Free what only cycles hold, overwrite what numpy has put aside of it, and hand free pages back to the kernel."""
     gc.collect()
+    forget_bodies()
     wipe_small_arrays()
     give_back_memory()
+
+
+def forget_bodies() -> None:
+    """Free what came of bodies that nobody has read. uvicorn keeps it with the last request of a connection, up to 256
+    KiB, until the next one comes or the connection ends: a refused upload would lie there."""
+    for each in gc.get_objects():
+        if isinstance(each, RequestResponseCycle) and each.response_complete:
+            each.body = bytearray()
