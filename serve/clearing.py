@@ -19,7 +19,7 @@ from nanoswap.pipelines.small_arrays import wipe_small_arrays
 #: Where media are brought.
 MEDIA = ("/swap", "/faces")
 #: Until the servers above have let go of the request; much less than the second after which nothing may be left. Twice,
-#: for on a busy machine they need longer: they still take what comes of a body that was refused.
+#: for on a busy machine they need longer.
 _MOMENTS = (0.2, 0.6)
 
 
