@@ -27,8 +27,8 @@ FORMATS: Final[tuple[Format, ...]] = ("jpeg", "png", "webp", "avif", "heic")
 _READY_SECONDS: Final = 180.0
 _NOTICE_SECONDS: Final = 20.0
 _LARGE: Final = 2560  # pixels of a side: 20 MB of noise as PNG, more than all sockets on the way take ahead
-_DRAWS: Final = 20
 _ROWS: Final = 400  # of it, that are looked for
+_DRAWS: Final = 20  # of a source, until an engine sees one face in it
 
 
 @dataclass(frozen=True, slots=True)

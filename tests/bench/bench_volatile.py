@@ -1,8 +1,8 @@
 """What it costs that nothing stays in memory: the same swaps in two processes that take turns, one as the service's
 replicas are, one plain.
 
-As a replica: its environment (`FREED_MEMORY`), the stack and numpy's small arrays wiped behind each piece of work,
-`rinse` of the engine, a fresh cascade for each look. Plain: no such environment, and none of these. Buffers of our own
+As a replica: its environment (`FREED_MEMORY`), the stack wiped behind each piece of work, `rinse` of the engine, a
+fresh cascade for each look. Plain: no such environment, and none of these. Buffers of our own
 are overwritten in both. Stand-in weights; `inswapper` has the published network's size and random weights. The cost is
 the median of rounds; beside it how far the middle half of the rounds spreads. *Behind* is the processor's time for what
 the replica clears when the answer has left.
