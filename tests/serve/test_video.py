@@ -268,16 +268,17 @@ def test_bad_clips_fail_clearly_and_leave_nothing(service: Service, api: Api, as
     good = clip("constant rate")
     pid = replica(service.process.pid, "video")
     swapped(api, astronaut, good, 30)
-    baseline = 0
-    for rounds in range(2):
-        for name, (data, code) in hostile(good).items():
+    clips = hostile(good)
+    held = []
+    # An allocator's high water moves for a round or two, by a frame of 8k at once; a leak grows with every round.
+    while len(held) < 7 and not (len(held) > 1 and held[-1] - held[-2] < 2**20):
+        for name, (data, code) in clips.items():
             answer = api.swap(begin(api, astronaut, data, 3600, (1920, 1088)), astronaut, data)
             assert answer.headers["content-type"] == "application/problem+json", name
             assert answer.json()["code"] == code, name
             assert answer.status_code < 500, name
-        if rounds == 0:
-            baseline = resident(pid)
-    assert resident(pid) - baseline < 8 * 2**20
+        held.append(resident(pid))
+    assert held[-1] - held[-2] < 2**20, f"more with every round: {held}"
     assert replica(service.process.pid, "video") == pid, "the replica died"
     assert len(read(swapped(api, astronaut, good, 30)).frames) == 30
 
