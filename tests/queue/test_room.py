@@ -8,7 +8,7 @@ invariant.
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import redis
@@ -416,6 +416,10 @@ async def test_the_line_tells_how_long_the_first_to_come_has_waited_without_a_br
     now += 1_500
     await room.beat([long.id])
     assert await oldest() == 1.5, "who comes back keeps the place and waits anew"
+    await room.cancel(long.id, "ann")
+    await room.restore(replace(long, id="t_forgotten"), "ann")
+    now += 500
+    assert await oldest() == 0.5, "so does who is put back"
     await room.close()
 
 
