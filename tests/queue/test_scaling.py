@@ -38,7 +38,7 @@ def fleet(target: int, ready: int | None = None, *, now: float = NIGHT, calm: fl
 demands = st.builds(
     Demand,
     work=st.floats(0, 5000),
-    oldest=st.floats(0, 600),
+    oldest=st.sampled_from([0.0, 0.5]) | st.floats(0, 600),
     turns=st.integers(0, 40),
 )
 rules = st.builds(
@@ -206,6 +206,12 @@ def test_goes_down_only_where_what_ran_leaves_room(busy: float, slots: int) -> N
     assume(not math.isclose(busy, 1.4 * slots))
     rules = replace(RULES, slots=slots)
     assert desired(EMPTY, rules, NIGHT, fleet(3, calm=600.0, busy=busy)) == (2 if busy < 1.4 * slots else 3)
+
+
+def test_does_not_go_down_where_it_would_come_back_up() -> None:
+    rush = Demand(work=240.0, oldest=0.5, turns=0)
+    assert desired(rush, RULES, NIGHT, fleet(3, calm=600.0)) == 2
+    assert desired(replace(rush, work=241.0), RULES, NIGHT, fleet(3, calm=600.0)) == 3
 
 
 def test_mean_of_turns_is_over_time() -> None:
