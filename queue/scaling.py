@@ -3,9 +3,9 @@
 Up it goes at once, to the largest of three numbers. The floor is the operator's: hours in which replicas stand ready,
 which begin earlier by the time that a start takes. The work that waits must be gone within as long as a start takes, or
 within the wait that is aimed at, if that is longer: what those who are ready will have done by the time that others
-could help is not counted, because a replica for it would come too late. And when somebody has waited longer than is
-aimed at although nothing is on its way, the line is slower than its estimates, and one more is asked for; then that one
-must have come, and had the time of another start to show what it is good for.
+could help is not counted, because a replica for it would come too late. And when somebody waits longer than is
+aimed at, as more than one in twenty did lately, although nothing is on its way, the line is slower than its estimates,
+and one more is asked for; then that one must have come, and had the time of another start to show what it is good for.
 
 Down it goes by one, after some time in which nobody had to wait, nothing changed, and the turns that ran would on
 average have left one replica idle with something to spare. So the same demand always comes to rest: what would have
@@ -21,6 +21,8 @@ MINUTE = 60.0
 _EPOCH_WEEKDAY = 3
 #: Shorter waits are the time between two statements of the room, not a line.
 NOTICED = 1.0
+#: Times the target that nobody should wait, however the last people fared: in a line that stands still nobody is last.
+FAR_TOO_LONG = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +58,12 @@ class Rules:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demand:
     """A line at one moment: GPU seconds that wait, seconds that the first to come has waited, turns given out (running
-    or granted)."""
+    or granted), and the wait that nineteen of twenty of the last people stayed below; None if there were none."""
 
     work: float
     oldest: float
     turns: int
+    p95: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,10 @@ def _for_work(demand: Demand, rules: Rules, ready: int) -> int:
 
 def _for_age(demand: Demand, rules: Rules, now: float, fleet: Fleet) -> int:
     settled = fleet.ready >= fleet.target and now - fleet.changed >= rules.cold_start
-    return fleet.target + 1 if settled and demand.oldest > rules.target_wait else 0
+    # One of twenty may wait longer than the target.
+    usual = demand.oldest if demand.p95 is None else min(demand.oldest, demand.p95)
+    late = max(usual, demand.oldest / FAR_TOO_LONG) > rules.target_wait
+    return fleet.target + 1 if settled and late else 0
 
 
 def _spare(demand: Demand, rules: Rules, now: float, fleet: Fleet) -> bool:

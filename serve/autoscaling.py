@@ -50,6 +50,11 @@ class LinePolicy:
             # What was calm before says nothing about the time that nobody saw.
             self._fleet = None
             return max(target, floor(self._rules, now)), {}
-        demand = Demand(work=line.work_seconds, oldest=line.oldest_seconds, turns=line.granted + line.running)
+        demand = Demand(
+            work=line.work_seconds,
+            oldest=line.oldest_seconds,
+            turns=line.granted + line.running,
+            p95=None if line.wait is None else line.wait.p95,
+        )
         self._fleet = follow(self._fleet, demand, target=target, ready=min(ready, target), now=now)
         return desired(demand, self._rules, now, self._fleet), {}

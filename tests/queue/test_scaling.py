@@ -1,6 +1,8 @@
 """The number of replicas, on a fake clock: what it must never do, and a day of it."""
 
 import math
+import random
+from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -40,6 +42,7 @@ demands = st.builds(
     work=st.floats(0, 5000),
     oldest=st.sampled_from([0.0, 0.5]) | st.floats(0, 600),
     turns=st.integers(0, 40),
+    p95=st.none() | st.floats(0, 600),
 )
 rules = st.builds(
     lambda least, more, **other: Rules(minimum=least, maximum=least + more, **other),
@@ -177,6 +180,14 @@ def test_long_waits_add_one_and_wait_for_it() -> None:
     assert desired(stuck, RULES, NIGHT + 60, new) == 3
 
 
+def test_one_of_twenty_may_wait_longer_but_nobody_for_ever() -> None:
+    stuck = Demand(work=2.0, oldest=14.9, turns=2, p95=3.0)
+    assert desired(stuck, RULES, NIGHT, fleet(1)) == 1
+    assert desired(replace(stuck, p95=3.1), RULES, NIGHT, fleet(1)) == 2
+    assert desired(replace(stuck, oldest=2.9, p95=60.0), RULES, NIGHT, fleet(1)) == 1, "that was then"
+    assert desired(replace(stuck, oldest=15.1), RULES, NIGHT, fleet(1)) == 2
+
+
 def test_one_step_down_after_each_calm_spell() -> None:
     target, seen, steps, now = 4, None, [], NIGHT
     while now < NIGHT + 2400:
@@ -232,3 +243,49 @@ def test_a_peak_from_end_to_end() -> None:
             steps.append((f"{datetime.fromtimestamp(now, UTC):%H:%M}", wanted))
             target = wanted
     assert steps == [("13:44", 4), ("22:00", 3), ("22:10", 2), ("22:20", 1)]
+
+
+def crowd(rate: float, mean: float, rules: Rules, hours: float) -> tuple[list[tuple[float, int]], list[float]]:
+    """Moves and waits of a line that is served first come, first served, with Poisson arrivals and log-normal times."""
+    rng, waiting, ends, due = random.Random(7), deque[tuple[float, float]](), list[float](), list[float]()
+    target = ready = rules.minimum
+    seen, moves, waits, now, then = None, list[tuple[float, int]](), list[float](), 0.0, 0.0
+    while now < hours * 3600:
+        now += 0.5
+        while (then := then or now + rng.expovariate(rate)) <= now:
+            waiting.append((then, mean * rng.lognormvariate(0, 0.4)))
+            then += rng.expovariate(rate)
+        ready, due = ready + sum(moment <= now for moment in due), [moment for moment in due if moment > now]
+        ends = [end for end in ends if end > now]
+        while waiting and len(ends) < ready * rules.slots:
+            joined, seconds = waiting.popleft()
+            waits.append(now - joined)
+            ends.append(now + seconds)
+        last = sorted(waits[-400:])
+        demand = Demand(
+            work=sum(seconds for _, seconds in waiting),
+            oldest=now - waiting[0][0] if waiting else 0.0,
+            turns=len(ends),
+            p95=last[len(last) * 19 // 20] if last else None,
+        )
+        seen = follow(seen, demand, target=target, ready=ready, now=now)
+        if (wanted := desired(demand, rules, now, seen)) != target:
+            moves.append((now, wanted))
+            due += [now + rules.cold_start] * (wanted - target)
+            ready, target = min(ready, wanted), wanted
+    return moves, waits
+
+
+@pytest.mark.parametrize(
+    ("rate", "mean", "target_wait"), [(1.25, 2.0, 3.0), (3 / 60, 60.0, 180.0)], ids=["image", "video"]
+)
+def test_an_even_crowd_hardly_moves_the_number_and_waits_as_it_should(
+    rate: float, mean: float, target_wait: float
+) -> None:
+    """Work for two and a half, or three, replicas, from one on."""
+    rules = replace(RULES, windows=(), maximum=20, target_wait=target_wait)
+    moves, waits = crowd(rate, mean, rules, 6.0)
+    assert max(wanted for _, wanted in moves) <= 7
+    assert sum(moment > 3600 for moment, _ in moves) <= 8
+    settled = sorted(waits[len(waits) // 6 :])
+    assert settled[len(settled) * 19 // 20] <= target_wait

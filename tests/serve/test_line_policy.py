@@ -14,7 +14,7 @@ import pytest
 
 from nanoswap.queue.eta import Load, line
 from nanoswap.queue.redis_server import RedisServer
-from nanoswap.queue.room import Line
+from nanoswap.queue.room import Line, Spread
 from nanoswap.queue.ticket import Kind
 from nanoswap.serve import autoscaling
 from nanoswap.serve.autoscaling import LinePolicy
@@ -81,6 +81,8 @@ def test_follows_the_line(shown: type[Shown]) -> None:
     assert asked(policy, NIGHT + 1, 1) == 3
     shown.seen = replace(QUIET, waiting=1, work_seconds=2.0, oldest_seconds=5.0, granted=1, running=1)
     assert [asked(policy, NIGHT + 2, 3), asked(policy, NIGHT + 63, 3)] == [3, 4], "long waits alone do, too"
+    shown.seen = replace(shown.seen, wait=Spread(1.0, 2.9))
+    assert asked(policy, NIGHT + 64, 3) == 3, "unless nineteen of twenty people didn't have them"
 
 
 def test_lets_replicas_go_slowly_and_none_that_turns_need(shown: type[Shown]) -> None:
@@ -99,10 +101,14 @@ def test_blind_it_holds_and_follows_only_the_clock_up(shown: type[Shown]) -> Non
     assert asked(policy, NIGHT + 700, 2) == 2
     assert asked(policy, utc(23, 13, 44), 2) == 3
     assert asked(policy, utc(23, 23, 0), 3) == 3
-    shown.seen = QUIET
-    back = utc(23, 23, 30)
-    seen_again = [asked(policy, back, 3), asked(policy, back + 599, 3), asked(policy, back + 600, 3)]
-    assert seen_again == [3, 3, 2], "what nobody saw was not calm"
+
+
+def test_what_nobody_saw_was_not_calm(shown: type[Shown]) -> None:
+    policy, asks = LinePolicy("image"), []
+    for second, seen in ((0, QUIET), (300, None), (601, QUIET), (1200, QUIET), (1201, QUIET)):
+        shown.seen = seen
+        asks.append(asked(policy, NIGHT + second, 3))
+    assert asks == [3, 3, 3, 3, 2]
 
 
 def test_a_policy_that_is_dropped_stops_watching(shown: type[Shown]) -> None:
