@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from nanoswap.queue.room import Policy
 from nanoswap.queue.ticket import Kind
 from nanoswap.serve import replica
 from nanoswap.serve.drain import drain_seconds, draining, longest_drain
+from nanoswap.serve.local import ray_environment
 from nanoswap.serve.replica import enlisted
 from tests.serve.test_gateway import SETTINGS
 
@@ -65,3 +67,7 @@ def test_they_get_longer_than_all_that_a_swap_may_take() -> None:
     assert drain_seconds(settings, Kind.VIDEO) > 121 + 900 + 800
     assert longest_drain(settings) == drain_seconds(settings, Kind.VIDEO)
     assert longest_drain(replace(settings, video_replicas=0)) == drain_seconds(settings, Kind.IMAGE)
+
+
+def test_an_old_edge_process_lives_as_long(tmp_path: Path) -> None:
+    assert float(ray_environment(tmp_path, 1234.5)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) >= 1234.5
