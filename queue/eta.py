@@ -38,6 +38,8 @@ class Load:
     #: (predicted, actual) waits of the last tickets.
     waits: tuple[tuple[float, float], ...]
     services: tuple[float, ...]
+    #: Time since the first of those who wait came into line, or back into it; 0 when nobody waits.
+    oldest: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -97,6 +99,7 @@ def line(load: Load) -> Line:
         now=load.now,
         waiting=load.waiting,
         work_seconds=load.work,
+        oldest_seconds=load.oldest,
         granted=load.granted,
         running=load.running,
         slots=load.slots,

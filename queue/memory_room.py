@@ -46,6 +46,8 @@ class _Held:
     returned: bool = False
     worker: str | None = None
     started: int = 0
+    #: Since when it has been in line without a break, in ms.
+    entered: int = 0
 
 
 @dataclass(slots=True)
@@ -110,7 +112,7 @@ class MemoryRoom:
             consent=declaration.consent,
         )
         predicted = eta.predict(load, load.waiting) or 0.0
-        held = self._held[ticket.id] = _Held(ticket, now + _ms(policy.presence), predicted)
+        held = self._held[ticket.id] = _Held(ticket, now + _ms(policy.presence), predicted, entered=now)
         if idempotency_key is not None:
             self._keys[account, idempotency_key] = (ticket.id, digest, now + _ms(policy.idempotency))
         return Joined(self._place(held), False)
@@ -125,6 +127,8 @@ class MemoryRoom:
             if held is None:
                 seen.append(None)
                 continue
+            if held.ticket.state is State.PARKED:
+                held.entered = self._now()
             if held.ticket.state in (State.WAITING, State.PARKED):
                 self._enter(held, State.WAITING, self._policy.presence)
             seen.append((held.ticket, self._rank(held)))
@@ -147,7 +151,7 @@ class MemoryRoom:
         reading = ticket.score + start + _ms(ticket.debt)
         self._clocks[account] = max(self._clocks.get(account, 0.0), float(reading))
         held = self._held[ticket.id] = _Held(
-            replace(ticket, state=State.WAITING), now + _ms(policy.presence), returned=True
+            replace(ticket, state=State.WAITING), now + _ms(policy.presence), returned=True, entered=now
         )
         return self._place(held)
 
@@ -370,4 +374,5 @@ class MemoryRoom:
             residuals=(*rest, *(held.ticket.estimate for held in granted)),
             waits=tuple(self._samples[kind].waits),
             services=tuple(self._samples[kind].services),
+            oldest=(now - min((held.entered for held in waiting), default=now)) / 1000,
         )

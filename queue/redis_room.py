@@ -365,7 +365,7 @@ def parse(ticket_id: str, fields: Mapping[str, str]) -> Ticket:
 
 
 def _load(kind: Kind, answer: Sequence[Any]) -> Load:
-    now, waiting, work, granted, running, slots, workers, residuals, waits, services = answer
+    now, waiting, work, granted, running, slots, workers, residuals, waits, services, oldest = answer
     pairs = (sample.split(" ") for sample in waits)
     return Load(
         kind=kind,
@@ -379,4 +379,5 @@ def _load(kind: Kind, answer: Sequence[Any]) -> Load:
         residuals=tuple(int(residual) / 1000 for residual in residuals),
         waits=tuple((int(predicted) / 1000, int(actual) / 1000) for predicted, actual in pairs),
         services=tuple(int(service) / 1000 for service in services),
+        oldest=int(oldest) / 1000,
     )

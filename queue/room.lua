@@ -4,6 +4,7 @@
 -- in ms ('' for the server's own clock: tests bring theirs), the rest are its arguments. Times and costs are whole ms.
 --
 --   P:q:KIND     ZSET id -> score       the line; position is the rank
+--   P:e:KIND     ZSET id -> entered-at   since when they have been in line without a break
 --   P:hb         ZSET id -> absent-at   presence of those who wait
 --   P:p          ZSET id -> forget-at   parked: out of line, place kept
 --   P:g:KIND     ZSET id -> expires-at  granted, not yet redeemed
@@ -53,6 +54,7 @@ end
 
 local function enter(id, kind, score, est, presence)
   call('ZADD', P .. ':q:' .. kind, int(score), id)
+  call('ZADD', P .. ':e:' .. kind, int(now), id)
   call('ZADD', P .. ':hb', int(now + presence), id)
   call('INCRBY', P .. ':work:' .. kind, int(est))
   call('HSET', ticket_key(id), 'state', 'waiting')
@@ -62,6 +64,7 @@ local function leave_line(id, kind)
   if call('ZREM', P .. ':q:' .. kind, id) == 1 then
     call('DECRBY', P .. ':work:' .. kind, get(id, 'est'))
   end
+  call('ZREM', P .. ':e:' .. kind, id)
   call('ZREM', P .. ':hb', id)
 end
 
@@ -333,9 +336,10 @@ function ops.load(a)
   local granted = call('ZRANGE', P .. ':g:' .. kind, 0, -1)
   for _, id in ipairs(granted) do residuals[#residuals + 1] = get(id, 'est') end
   local sum, workers = slots(kind)
+  local oldest = call('ZRANGE', P .. ':e:' .. kind, 0, 0, 'WITHSCORES')[2] or now
   return {int(now), call('ZCARD', P .. ':q:' .. kind), call('GET', P .. ':work:' .. kind) or '0', #granted,
           call('ZCARD', P .. ':r:' .. kind), sum, workers, residuals,
-          call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':ss:' .. kind, 0, -1)}
+          call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':ss:' .. kind, 0, -1), int(now - oldest)}
 end
 
 -- acc

@@ -139,6 +139,8 @@ class Line:
     waiting: int
     #: Sum of the estimates of all who wait, GPU seconds.
     work_seconds: float
+    #: Seconds since the first of those who wait came into line, or back into it; 0 when nobody waits.
+    oldest_seconds: float
     granted: int
     running: int
     slots: int

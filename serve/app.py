@@ -10,6 +10,7 @@ import os
 
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from nanoswap.pipelines.compiled import compile_no_more
@@ -19,7 +20,11 @@ from nanoswap.queue.account import Accounts
 from nanoswap.queue.redis_rates import RedisRates
 from nanoswap.queue.redis_room import RedisRoom
 from nanoswap.queue.room import Policy
+from nanoswap.queue.scaling import Rules
 from nanoswap.queue.session import Sessions
+from nanoswap.queue.ticket import Kind
+from nanoswap.serve.autoscaling import LinePolicy
+from nanoswap.serve.drain import drain_seconds
 from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.log_records import keep_logs_clean
@@ -28,9 +33,6 @@ from nanoswap.serve.settings import Settings
 from nanoswap.serve.video_swap import create_video_swap
 from nanoswap.serve.volatility import FREED_MEMORY, close_disks, require_plain_loop, require_volatile
 
-#: Longest a swap may still run while its replica drains.
-DRAIN_SECONDS = 60.0
-DRAIN_VIDEO_SECONDS = 300.0
 #: Only a replica's process is started so, not Ray's own: they hold no media, and it costs them time. A replica can't
 #: make the second file that putting a log aside would need.
 VOLATILE = {"env_vars": FREED_MEMORY | {"RAY_ROTATION_MAX_BYTES": "0"}}
@@ -139,7 +141,7 @@ def _deployment(decorated: object) -> serve.Deployment:
 
 def applications(settings: Settings) -> dict[str, tuple[str, serve.Application]]:
     """Name -> (route prefix, bound application), in the order in which they start."""
-    image = _swapper(ImageSwap, settings.image_replicas, settings.image_gpus, DRAIN_SECONDS)
+    image = _swapper(ImageSwap, settings, Kind.IMAGE, settings.image_replicas, settings.image_gpus)
     gateway = (
         _deployment(Gateway)
         .options(
@@ -154,21 +156,33 @@ def applications(settings: Settings) -> dict[str, tuple[str, serve.Application]]
     )
     chosen = {"image": ("/image", image)}
     if settings.video_replicas:
-        video = _swapper(VideoSwap, settings.video_replicas, settings.video_gpus, DRAIN_VIDEO_SECONDS)
+        video = _swapper(VideoSwap, settings, Kind.VIDEO, settings.video_replicas, settings.video_gpus)
         chosen["video"] = ("/video", video)
     return chosen | {"gateway": ("/", gateway)}
 
 
-def _swapper(decorated: object, replicas: int, gpus: float, drain_seconds: float) -> serve.Application:
-    return (
-        _deployment(decorated)
-        .options(
-            num_replicas=replicas,
-            max_ongoing_requests=64,
-            graceful_shutdown_timeout_s=drain_seconds,
-            ray_actor_options={"num_cpus": 0.1, "num_gpus": gpus, "runtime_env": VOLATILE},
-            health_check_period_s=5.0,
-            logging_config=QUIET,
-        )
-        .bind()
+def _swapper(decorated: object, settings: Settings, kind: Kind, replicas: int, gpus: float) -> serve.Application:
+    rules = settings.rules(kind)
+    deployment = _deployment(decorated)
+    sized = deployment.options(num_replicas=replicas) if rules is None else _scaled(deployment, kind, rules)
+    return sized.options(
+        max_ongoing_requests=64,
+        graceful_shutdown_timeout_s=drain_seconds(settings, kind),
+        ray_actor_options={"num_cpus": 0.1, "num_gpus": gpus, "runtime_env": VOLATILE},
+        health_check_period_s=5.0,
+        logging_config=QUIET,
+    ).bind()
+
+
+def _scaled(deployment: serve.Deployment, kind: Kind, rules: Rules) -> serve.Deployment:
+    config = AutoscalingConfig(
+        min_replicas=rules.minimum,
+        max_replicas=rules.maximum,
+        # The policy knows itself when to wait.
+        upscale_delay_s=0.0,
+        downscale_delay_s=0.0,
+        policy=AutoscalingPolicy(  # type: ignore[no-untyped-call]
+            policy_function=LinePolicy, policy_kwargs={"kind": kind.value}
+        ),
     )
+    return deployment.options(autoscaling_config=config)

@@ -6,6 +6,7 @@ a memory file system. One folder holds every file of the run, and it is removed 
 """
 
 import logging
+import math
 import os
 import resource
 import secrets
@@ -23,6 +24,7 @@ import httpx
 from nanoswap.queue.issuer import DEMO_EMAIL, DEMO_PASSWORD
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.serve.development_certificate import write_development_certificate
+from nanoswap.serve.drain import longest_drain
 from nanoswap.serve.haproxy import edge_environment
 from nanoswap.serve.issuer_process import issuer_process
 from nanoswap.serve.safety_settings import OFF, for_development
@@ -86,7 +88,7 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         settings.models.check(clips=settings.video_replicas > 0)
         settings.safety.check(settings.models)
         settings.provenance.load()
-        environment.update(ray_environment(folder))
+        environment.update(ray_environment(folder, longest_drain(settings)))
         stack.callback(_restore, environment, before)
         stack.enter_context(_ray(settings, folder))
         _wait_until_ready(settings)
@@ -113,8 +115,9 @@ def child_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def ray_environment(folder: Path) -> dict[str, str]:
-    """What Ray must be told before it starts; each line closes a path by which media or data could leave."""
+def ray_environment(folder: Path, drain: float) -> dict[str, str]:
+    """What Ray must be told before it starts; each line closes a path by which media or data could leave. ``drain``:
+    seconds that a swap may take."""
     return edge_environment() | {
         # Bodies enter the replica's own server through HAProxy, not Ray's proxy and object store.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -126,8 +129,8 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        # An old edge process lives until the longest result has been taken.
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "1000",
+        # Replicas that come or go make a new edge process; the old one lives until the longest result has been taken.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(drain)),
         "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections()),
         # Only on the main loop is a slow reader's back-pressure real.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",

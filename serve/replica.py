@@ -1,7 +1,7 @@
 """What one GPU process is to the waiting room: a name, a number of slots, and a heartbeat.
 
 The room grants no more turns than there are live slots. A process that dies stops beating, and its slots are gone
-within ``ALIVE_SECONDS``; one that stops in order takes them back at once.
+within ``ALIVE_SECONDS``; one that stops in order takes them back at once, and works off the turns that it has.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from nanoswap.queue.room import RoomError, WaitingRoom
 from nanoswap.queue.session import Sessions
 from nanoswap.queue.ticket import Kind
+from nanoswap.serve.drain import draining
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +30,18 @@ def new_worker_name() -> str:
 
 @asynccontextmanager
 async def enlisted(room: WaitingRoom, worker: str, kind: Kind, slots: int) -> AsyncIterator[None]:
-    """Offer ``slots`` to the room as long as the block runs."""
+    """Offer ``slots`` to the room as long as the block runs and the replica isn't draining."""
 
     async def beat() -> None:
-        while True:
+        while not draining():
             try:
                 await room.enlist(worker, kind, slots, ALIVE_SECONDS)
             except RoomError as error:
                 log.warning("slots not offered: %s", type(error).__name__)
             await asyncio.sleep(BEAT_SECONDS)
+        # Turns for slots that take nobody in would all go to the replicas that stay.
+        with suppress(RoomError):
+            await room.retire(worker)
 
     task = asyncio.create_task(beat(), name="enlisted")
     try:

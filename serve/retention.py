@@ -47,7 +47,7 @@ def retention(settings: Settings, policy: Policy) -> list[Kept]:
             until=f"it ends, and {duration(policy.tombstone)} more, so that it can't be used again. It ends by itself "
             f"when you haven't been heard of for {duration(policy.presence + policy.parked)}",
             seconds=policy.tombstone,
-            keys=("t", "a", "q", "hb", "p", "g", "r"),
+            keys=("t", "a", "q", "e", "hb", "p", "g", "r"),
         ),
         Kept(
             what="What your account owes the line (one time)",

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from nanoswap.queue.scaling import Rules
+from nanoswap.queue.ticket import Kind
 from nanoswap.serve.environment import SettingsError, integer, number, one_of
 from nanoswap.serve.model_settings import ModelSettings
 from nanoswap.serve.provenance_settings import ProvenanceSettings
 from nanoswap.serve.public_settings import PublicSettings
 from nanoswap.serve.safety_settings import SafetySettings
+from nanoswap.serve.scaling_settings import scaling_rules
 
 #: "1" in the processes of a run that brought its own issuer.
 DEVELOPMENT = "NANOSWAP_DEVELOPMENT"
@@ -54,6 +57,9 @@ class Settings:
     #: Clips that one video replica works on at once.
     video_jobs: int = 1
     video_gpus: float = 0.0
+    #: How the number of replicas follows line and clock; None: it is fixed.
+    image_rules: Rules | None = None
+    video_rules: Rules | None = None
     #: x264's preset where the machine has no encoder of its own: from ultrafast to veryslow.
     video_preset: str = "veryfast"
     #: A file that replicas of one GPU lock, so that clips let pictures by; None: nothing is shared.
@@ -90,6 +96,10 @@ class Settings:
         parts = urlsplit(self.auth_url)
         return f"{parts.scheme}://{parts.netloc}"
 
+    def rules(self, kind: Kind) -> Rules | None:
+        """How the number of replicas of a line follows line and clock; None: it is fixed."""
+        return self.image_rules if kind is Kind.IMAGE else self.video_rules
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read every setting; raise SettingsError naming the variable and what it needs."""
@@ -110,6 +120,10 @@ class Settings:
         if not redis_url:
             raise SettingsError("REDIS_URL is not set: the waiting room needs a Redis or Valkey server")
         safety = SafetySettings.from_environment(environment)
+        image_replicas = integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024)
+        image_slots = integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64)
+        video_replicas = integer(environment, "NANOSWAP_VIDEO_REPLICAS", 1, 0, 1024)
+        video_jobs = integer(environment, "NANOSWAP_VIDEO_JOBS", 1, 1, 64)
         return cls(
             redis_url=redis_url,
             auth_url=auth_url,
@@ -124,13 +138,16 @@ class Settings:
             safety=safety,
             provenance=ProvenanceSettings.from_environment(environment, safety.region),
             public=PublicSettings.from_environment(environment),
-            image_slots=integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64),
-            image_replicas=integer(environment, "NANOSWAP_IMAGE_REPLICAS", 1, 1, 1024),
+            image_slots=image_slots,
+            image_replicas=image_replicas,
+            image_rules=scaling_rules(environment, Kind.IMAGE, image_replicas, image_slots),
             gateway_replicas=integer(environment, "NANOSWAP_GATEWAY_REPLICAS", 1, 1, 64),
             image_gpus=number(environment, "NANOSWAP_IMAGE_GPUS", 0.0, 0.0, 8.0),
-            video_replicas=integer(environment, "NANOSWAP_VIDEO_REPLICAS", 1, 0, 1024),
+            video_replicas=video_replicas,
+            # Not by the turns that it holds: those beyond its jobs wait there.
+            video_rules=scaling_rules(environment, Kind.VIDEO, video_replicas, video_jobs),
             video_slots=integer(environment, "NANOSWAP_VIDEO_SLOTS", 2, 1, 64),
-            video_jobs=integer(environment, "NANOSWAP_VIDEO_JOBS", 1, 1, 64),
+            video_jobs=video_jobs,
             video_gpus=number(environment, "NANOSWAP_VIDEO_GPUS", 0.0, 0.0, 8.0),
             video_preset=one_of(environment, "NANOSWAP_VIDEO_PRESET", "veryfast", PRESETS),
             gpu_lock=environment.get("NANOSWAP_GPU_LOCK") or None,

@@ -8,7 +8,7 @@ invariant.
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import redis
@@ -347,6 +347,10 @@ class Rooms(RuleBasedStateMachine):
             assert [score for _, score in waiting] == sorted(score for _, score in waiting)
             work = sum(place.ticket.estimate for place in places if place.ticket.state is State.WAITING)
             assert math.isclose(line.work_seconds, work, abs_tol=1e-6)  # type: ignore[attr-defined]
+            joined = [place.ticket.joined for place in places if place.ticket.state is State.WAITING]
+            # Who was away is back since later than they joined.
+            longest = (self.now - min(joined, default=self.now)) / 1000
+            assert 0 <= line.oldest_seconds <= longest  # type: ignore[attr-defined]
             counts = [place.ticket.state for place in places]
             assert line.granted == counts.count(State.GRANTED)  # type: ignore[attr-defined]
             assert line.running == counts.count(State.RUNNING)  # type: ignore[attr-defined]
@@ -381,6 +385,41 @@ async def test_a_burst_delays_the_one_who_bursts(redis_url: str) -> None:
     now += 1
     other = await room.join("other", declaration(), 2.0, idempotency_key=None)
     assert other.place.position == 2
+    await room.close()
+
+
+@pytest.mark.parametrize("make", ["memory", "redis"])
+async def test_the_line_tells_how_long_the_first_to_come_has_waited_without_a_break(redis_url: str, make: str) -> None:
+    now = START
+    room: WaitingRoom = MemoryRoom(POLICY, clock=lambda: now)
+    if make == "redis":
+        room = RedisRoom(redis_url, POLICY, clock=lambda: now)
+
+    async def oldest() -> float:
+        return (await room.line(Kind.IMAGE)).oldest_seconds
+
+    assert await oldest() == 0
+    long = (await room.join("ann", declaration(), 25.0, idempotency_key=None)).place.ticket
+    now += 10_000
+    short = (await room.join("bob", declaration(), 0.3, idempotency_key=None)).place
+    assert short.position == 1
+    now += 36_000
+    assert await oldest() == 46, "of who came first, not of who is next"
+    await room.beat([short.ticket.id])
+    await room.sweep()
+    assert (await room.place(long.id, "ann")).ticket.state is State.PARKED
+    assert await oldest() == 36, "who is away doesn't wait, and hearing of somebody doesn't begin their wait anew"
+    now += 4_000
+    await room.cancel(short.ticket.id, "bob")
+    assert await oldest() == 0
+    await room.beat([long.id])
+    now += 1_500
+    await room.beat([long.id])
+    assert await oldest() == 1.5, "who comes back keeps the place and waits anew"
+    await room.cancel(long.id, "ann")
+    await room.restore(replace(long, id="t_forgotten"), "ann")
+    now += 500
+    assert await oldest() == 0.5, "so does who is put back"
     await room.close()
 
 

@@ -68,6 +68,6 @@ def test_everything_of_a_run_lies_below_it(tmp_path: Path) -> None:
 
 
 def test_rays_logs_have_an_end(tmp_path: Path) -> None:
-    told = ray_environment(tmp_path)
+    told = ray_environment(tmp_path, 1000.0)
     kept = int(told["RAY_ROTATION_MAX_BYTES"]) * (1 + int(told["RAY_ROTATION_BACKUP_COUNT"]))
     assert 0 < kept <= 4 * 2**20
