@@ -85,6 +85,12 @@ def retention(settings: Settings, policy: Policy) -> list[Kept]:
             keys=("sw", "ss"),
         ),
         Kept(
+            what="Sums of everybody's: places taken, turns, waits, seconds of work, requests by kind of answer",
+            where=store,
+            until="the store is emptied",
+            keys=("c", "m", "mp", "mh", "mk"),
+        ),
+        Kept(
             what="Your access token, verified",
             where=f"{gateway} and {replica}",
             until="the request ends",
