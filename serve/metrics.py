@@ -141,12 +141,6 @@ STAGE: Final = Family(
 BUSY: Final = Family(
     name="nanoswap_busy_seconds", help="Seconds of work of all turns.", type="counter", labels=_KIND, scale=1000
 )
-BATCH: Final = Family(
-    name="nanoswap_batch_size",
-    help="Jobs or rows that shared a step or a forward.",
-    type="histogram",
-    bounds=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-)
 REFUSALS: Final = Family(
     name="nanoswap_gate_refusals",
     help="Swaps that the safety gate refused.",
@@ -162,7 +156,7 @@ REQUESTS: Final = Family(
 )
 
 #: What processes count, and what the line, the last report and the sessions say when asked.
-COUNTED: Final = (STAGE, BUSY, BATCH, REFUSALS, REQUESTS)
+COUNTED: Final = (STAGE, BUSY, REFUSALS, REQUESTS)
 ASKED: Final = (
     WAITING, WORK, SLOTS, RUNNING, WORKERS, WAIT, ETA_QUOTED, ETA_COVERED, GRANTS, NO_SHOWS, TICKETS, PROVE_TIME,
     PROVE_PASSED, KEYS_AGE,

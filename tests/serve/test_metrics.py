@@ -330,10 +330,10 @@ async def test_what_was_counted_last_is_sent_when_a_process_ends() -> None:
     async with meter.running(lambda: 1.0):
         await asyncio.sleep(0)
         meter.count(metrics.BUSY, "image", amount=1.2345)
-        meter.observe(metrics.BATCH, amount=3)
-    assert (await store.read()) == Sums(
-        {"nanoswap_busy_seconds|image": 1234, "nanoswap_batch_size|2": 1, "nanoswap_batch_size|sum": 3000}, None
-    )
+        meter.observe(metrics.STAGE, "image", "swap", amount=3)
+    stage = "nanoswap_stage_seconds|image|swap"
+    expected = {"nanoswap_busy_seconds|image": 1234, f"{stage}|6": 1, f"{stage}|sum": 3000}
+    assert (await store.read()) == Sums(expected, None)
 
 
 def test_a_value_that_is_not_listed_becomes_other_and_a_missing_one_is_our_mistake() -> None:
