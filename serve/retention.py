@@ -102,7 +102,8 @@ def retention(settings: Settings, policy: Policy) -> list[Kept]:
             seconds=CONFIRM_SECONDS,
         ),
         Kept(
-            what="Log lines: kinds of errors and places in the code; no picture, token, name or address of yours",
+            what="Log lines: kinds of errors, places in the code and, where the operator wants it, how a swap ended and "
+            "how long its steps took; no picture, token, name or address of yours",
             where="where the operator keeps logs",
             until="the operator says",
         ),
