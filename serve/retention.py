@@ -102,7 +102,7 @@ def retention(settings: Settings, policy: Policy) -> list[Kept]:
             seconds=CONFIRM_SECONDS,
         ),
         Kept(
-            what="Log lines: kinds of errors, places in the code and, where the operator wants it, how a swap ended and "
+            what="Log lines: kinds of errors, places in the code and, if the operator wants it, how a swap ended and "
             "how long its steps took; no picture, token, name or address of yours",
             where="where the operator keeps logs",
             until="the operator says",
