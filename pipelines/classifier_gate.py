@@ -20,7 +20,7 @@ import numpy as np
 
 from nanoswap.pipelines.classifier import Classifier
 from nanoswap.pipelines.engine import Rgb
-from nanoswap.pipelines.errors import ContentRefused
+from nanoswap.pipelines.errors import ContentRefused, Reason
 from nanoswap.pipelines.face import Face
 from nanoswap.pipelines.roi import Roi
 
@@ -47,22 +47,22 @@ class ClassifierGate:
         self._rinse()
 
     def check_content(self, rgb: Rgb, faces: Sequence[Face]) -> None:
-        _refuse_unless_sure(lambda: any(bool(one(_views(rgb, faces)).any()) for one in self._content))
+        _refuse_unless_sure("content", lambda: any(bool(one(_views(rgb, faces)).any()) for one in self._content))
 
     def check_ages(self, rgb: Rgb, faces: Sequence[Face]) -> None:
-        _refuse_unless_sure(lambda: any(_any_minor(one, rgb, faces) for one in self._ages))
+        _refuse_unless_sure("age", lambda: any(_any_minor(one, rgb, faces) for one in self._ages))
 
 
-def _refuse_unless_sure(refused: Callable[[], bool]) -> None:
+def _refuse_unless_sure(reason: Reason, refused: Callable[[], bool]) -> None:
     try:
         hit = refused()
     except Exception as error:
         # Type only: a message may hold a shape or a number of somebody's picture.
         log.error("a classifier of the safety gate failed, so it refused: %s", type(error).__name__)
-        hit = True
+        hit, reason = True, "unsure"
     # Not inside the block above: the error's frames hold pixels, and must not travel with the refusal.
     if hit:
-        raise ContentRefused
+        raise ContentRefused(reason)
 
 
 def _any_minor(classifier: Classifier, rgb: Rgb, faces: Sequence[Face]) -> bool:

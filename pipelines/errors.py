@@ -19,9 +19,12 @@ shown.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal, get_args
 
 Where = Literal["source", "target"]
+#: Why the safety gate refused. Never told to who asked: which of the two it was would teach how to get past it.
+Reason = Literal["content", "age", "unsure"]
+REASONS: Final[tuple[Reason, ...]] = get_args(Reason)
 
 
 class PipelineError(Exception):
@@ -77,6 +80,10 @@ class ContentRefused(PipelineError):
     """The safety gate didn't let this swap through. It says no more, and errs towards refusing."""
 
     code = "content_refused"
+
+    def __init__(self, reason: Reason = "unsure") -> None:
+        super().__init__()
+        self.reason: Reason = reason
 
 
 class NotMarked(PipelineError):

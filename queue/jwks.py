@@ -46,7 +46,7 @@ class JwksStore:
 
     async def key(self, kid: str) -> Key | None:
         """The key with this id, None if the auth service has no such key. Raises JwksUnavailable without any keys."""
-        age = None if self._fetched is None else self._clock() - self._fetched
+        age = self.age
         if age is None or age > TTL_SECONDS + STALE_SECONDS:
             self._keys = {}
             await self._fetch()
@@ -59,6 +59,11 @@ class JwksStore:
         if kid not in self._keys and self._may_try():
             await self._fetch()
         return self._keys.get(kid)
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the keys were fetched; None without any."""
+        return None if self._fetched is None else self._clock() - self._fetched
 
     async def close(self) -> None:
         if self._fetching is not None:

@@ -7,7 +7,7 @@ in one of them shows; and it is what the gateway's own tests stand on. Nothing h
 import hashlib
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +29,7 @@ from nanoswap.queue.room import (
 )
 from nanoswap.queue.score import boost, debt
 from nanoswap.queue.score import milliseconds as _ms
+from nanoswap.queue.tally import Tally, bucket, tally
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket, new_ticket_id
 
 SAMPLES = 400
@@ -42,6 +43,8 @@ class _Held:
     ticket: Ticket
     until: float
     predicted: float = 0.0
+    #: What the person was told at the join, ms; None when nothing was, or once it is known whether it held.
+    quoted: int | None = None
     #: Came back from parking or a seal: its wait says nothing about the line.
     returned: bool = False
     worker: str | None = None
@@ -71,6 +74,7 @@ class MemoryRoom:
         #: account -> tokens issued until then (s) are refused, and until when (ms) that is known
         self._denied: dict[str, tuple[int, int]] = {}
         self._samples = {kind: _Samples() for kind in Kind}
+        self._sums: dict[Kind, Counter[str]] = {kind: Counter() for kind in Kind}
 
     async def join(
         self, account: str, declaration: Declaration, estimate: float, *, idempotency_key: str | None
@@ -111,11 +115,14 @@ class MemoryRoom:
             frames=declaration.frames,
             consent=declaration.consent,
         )
-        predicted = eta.predict(load, load.waiting) or 0.0
+        predicted = _ms(eta.predict(load, load.waiting) or 0.0) / 1000
         held = self._held[ticket.id] = _Held(ticket, now + _ms(policy.presence), predicted, entered=now)
         if idempotency_key is not None:
             self._keys[account, idempotency_key] = (ticket.id, digest, now + _ms(policy.idempotency))
-        return Joined(self._place(held), False)
+        self._sums[kind][State.WAITING] += 1
+        place = self._place(held)
+        held.quoted = None if place.eta is None else _ms(place.eta.p90)
+        return Joined(place, False)
 
     async def place(self, ticket_id: str, account: str) -> Place:
         return self._place(self._own(ticket_id, account))
@@ -166,8 +173,14 @@ class MemoryRoom:
             if held.until <= now:
                 self._park(held)
                 continue
+            sums = self._sums[kind]
+            sums[State.GRANTED] += 1
+            self._settle_quote(held, granted=True)
             if not held.returned:
-                self._samples[kind].waits.appendleft((held.predicted, (now - held.ticket.joined) / 1000))
+                wait = now - held.ticket.joined
+                self._samples[kind].waits.appendleft((held.predicted, wait / 1000))
+                sums[f"wait:{bucket(wait / 1000)}"] += 1
+                sums["wait_ms"] += wait
             self._enter(held, State.GRANTED, policy.grant)
             expires = now + _ms(policy.grant)
             held.ticket = replace(held.ticket, grant=secrets.token_hex(20), grant_expires=expires)
@@ -184,6 +197,7 @@ class MemoryRoom:
             raise GrantExpired
         self._enter(held, State.RUNNING, self._policy.lease)
         held.worker, held.started = worker, self._now()
+        self._sums[held.ticket.kind][State.RUNNING] += 1
         return held.ticket
 
     async def renew(self, ticket_id: str, worker: str) -> bool:
@@ -236,6 +250,7 @@ class MemoryRoom:
         for held in parked:
             self._park(held)
         for held in expired:
+            self._sums[held.ticket.kind]["no_shows"] += 1
             self._close(held, State.EXPIRED)
         for held in lost:
             self._give_back(held)
@@ -253,6 +268,9 @@ class MemoryRoom:
 
     async def line(self, kind: Kind) -> Line:
         return eta.line(self._load(kind))
+
+    async def tally(self, kind: Kind) -> Tally:
+        return tally(kind, self._sums[kind])
 
     async def quota(self, account: str) -> Quota:
         policy = self._policy
@@ -329,6 +347,8 @@ class MemoryRoom:
         held.until = self._now() + _ms(seconds)
 
     def _park(self, held: _Held) -> None:
+        self._settle_quote(held, granted=False)
+        self._sums[held.ticket.kind][State.PARKED] += 1
         self._enter(held, State.PARKED, self._policy.parked)
         held.ticket = replace(held.ticket, progress=None)
         held.returned, held.worker = True, None
@@ -341,7 +361,17 @@ class MemoryRoom:
         else:
             self._park(held)
 
+    def _settle_quote(self, held: _Held, *, granted: bool) -> None:
+        if held.quoted is None:
+            return
+        late = self._now() - held.ticket.joined > held.quoted
+        held.quoted = None
+        self._sums[held.ticket.kind]["quoted"] += granted or late
+        self._sums[held.ticket.kind]["covered"] += granted and not late
+
     def _close(self, held: _Held, state: State) -> None:
+        self._settle_quote(held, granted=False)
+        self._sums[held.ticket.kind][state] += 1
         self._enter(held, state, self._policy.tombstone)
         held.ticket = replace(held.ticket, progress=None)
 

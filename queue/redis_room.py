@@ -43,6 +43,7 @@ from nanoswap.queue.room import (
 )
 from nanoswap.queue.score import boost, debt
 from nanoswap.queue.score import milliseconds as _ms
+from nanoswap.queue.tally import WAIT_BOUNDS, Tally, tally
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket, new_ticket_id
 
 PREFIX = "{nanoswap}"
@@ -99,8 +100,13 @@ class RedisRoom:
             *_flat(declared),
         )
         match answer:
-            case ["ok" | "replay" as how, ticket_id]:
-                return Joined(await self.place(ticket_id, account), how == "replay")
+            case ["ok", ticket_id]:
+                place = await self.place(ticket_id, account)
+                if place.eta is not None:
+                    await self._call("quote", ticket_id, _ms(place.eta.p90))
+                return Joined(place, False)
+            case ["replay", ticket_id]:
+                return Joined(await self.place(ticket_id, account), True)
             case ["mismatch"]:
                 raise IdempotencyMismatch
             case ["full"]:
@@ -168,9 +174,8 @@ class RedisRoom:
     async def grant(self, kind: Kind) -> list[str]:
         policy = self._policy
         nonce_seed = secrets.token_hex(16)
-        return list(
-            await self._call("grant", kind.value, _ms(policy.grant), policy.ahead, nonce_seed, _ms(policy.parked))
-        )
+        rest = (_ms(policy.parked), *map(_ms, WAIT_BOUNDS))
+        return list(await self._call("grant", kind.value, _ms(policy.grant), policy.ahead, nonce_seed, *rest))
 
     async def redeem(self, ticket_id: str, account: str, nonce: str, worker: str) -> Ticket:
         answer = await self._call("redeem", ticket_id, account, nonce, worker, _ms(self._policy.lease))
@@ -231,6 +236,10 @@ class RedisRoom:
 
     async def line(self, kind: Kind) -> Line:
         return eta.line(await self._load(kind))
+
+    async def tally(self, kind: Kind) -> Tally:
+        words = await self._call("tally", kind.value)
+        return tally(kind, dict(zip(words[::2], map(int, words[1::2]), strict=True)))
 
     async def quota(self, account: str) -> Quota:
         now, tat, open_tickets = map(int, await self._call("quota", account))

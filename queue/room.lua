@@ -17,6 +17,7 @@
 --   P:x:ACC      STRING sealed tickets that end by then were made before the account was erased
 --   P:d:ACC      STRING "seconds lapses-at": access tokens issued until those seconds are refused
 --   P:sw:KIND    LIST "predicted actual" waits   P:ss:KIND  LIST service times
+--   P:c:KIND     HASH sums that only grow (tally.py): tickets that came to each state, waits, quotes that held
 local P = KEYS[1]
 local call = redis.call
 
@@ -52,6 +53,19 @@ local function set_clock(acc, tat)
   if tat > now then call('SET', P .. ':tat:' .. acc, int(tat), 'PX', int(tat - now)) end
 end
 
+local function tally(kind, field, by) call('HINCRBY', P .. ':c:' .. kind, field, by or 1) end
+
+-- The wait that was quoted at the join, against the real one: counted when the turn is granted, and also for whoever
+-- leaves after that time. Who leaves before it says nothing about the quote.
+local function settle_quote(id, kind, granted)
+  local quoted = get(id, 'quoted')
+  if not quoted then return end
+  call('HDEL', ticket_key(id), 'quoted')
+  local late = now - tonumber(get(id, 'joined')) > tonumber(quoted)
+  if granted or late then tally(kind, 'quoted') end
+  if granted and not late then tally(kind, 'covered') end
+end
+
 local function enter(id, kind, score, est, presence)
   call('ZADD', P .. ':q:' .. kind, int(score), id)
   call('ZADD', P .. ':e:' .. kind, int(now), id)
@@ -71,6 +85,8 @@ end
 -- Out of every set, remembered as ended for `tombstone` ms.
 local function close(id, state, tombstone)
   local kind, acc = get(id, 'kind'), get(id, 'acc')
+  settle_quote(id, kind, false)
+  tally(kind, state)
   leave_line(id, kind)
   call('ZREM', P .. ':p', id)
   call('ZREM', P .. ':g:' .. kind, id)
@@ -82,6 +98,8 @@ local function close(id, state, tombstone)
 end
 
 local function park(id, kind, parked)
+  settle_quote(id, kind, false)
+  tally(kind, 'parked')
   leave_line(id, kind)
   call('ZREM', P .. ':r:' .. kind, id)
   call('HDEL', ticket_key(id), 'nonce', 'nonce_expires', 'worker', 'stage', 'done', 'total')
@@ -151,6 +169,7 @@ function ops.join(a)
   for i = 15, #a do fields[#fields + 1] = a[i] end
   call('HSET', ticket_key(id), unpack(fields))
   enter(id, kind, tat - boost, est, tonumber(a[12]))
+  tally(kind, 'waiting')
   call('SADD', P .. ':a:' .. acc, id)
   call('SADD', P .. ':k:' .. acc, ticket_key(id))
   if a[7] ~= '' then
@@ -196,7 +215,18 @@ function ops.beat(a)
   return view(id)
 end
 
--- kind grant_ms ahead seed parked
+-- id seconds in ms: what the person was told. Whoever has a turn by now was not told it.
+function ops.quote(a)
+  if get(a[1], 'state') == 'waiting' and not get(a[1], 'returned') then
+    call('HSET', ticket_key(a[1]), 'quoted', a[2])
+  end
+  return 1
+end
+
+-- kind
+function ops.tally(a) return call('HGETALL', P .. ':c:' .. a[1]) end
+
+-- kind grant_ms ahead seed parked | bound of a wait in ms …
 function ops.grant(a)
   local kind, given = a[1], {}
   local free = slots(kind) * (1 + tonumber(a[3])) - call('ZCARD', P .. ':g:' .. kind) - call('ZCARD', P .. ':r:' .. kind)
@@ -210,8 +240,15 @@ function ops.grant(a)
       local expires = int(now + tonumber(a[2]))
       call('ZADD', P .. ':g:' .. kind, expires, first)
       call('HSET', ticket_key(first), 'state', 'granted', 'nonce', redis.sha1hex(a[4] .. first), 'nonce_expires', expires)
+      tally(kind, 'granted')
+      settle_quote(first, kind, true)
       if not get(first, 'returned') then
-        sample(P .. ':sw:' .. kind, get(first, 'predicted') .. ' ' .. int(now - tonumber(get(first, 'joined'))))
+        local wait = now - tonumber(get(first, 'joined'))
+        sample(P .. ':sw:' .. kind, get(first, 'predicted') .. ' ' .. int(wait))
+        local bucket = 0
+        while a[6 + bucket] and wait > tonumber(a[6 + bucket]) do bucket = bucket + 1 end
+        tally(kind, 'wait:' .. bucket)
+        tally(kind, 'wait_ms', int(wait))
       end
       given[#given + 1] = first
       free = free - 1
@@ -232,6 +269,7 @@ function ops.redeem(a)
   call('HDEL', ticket_key(id), 'nonce', 'nonce_expires')
   call('HSET', ticket_key(id), 'state', 'running', 'worker', a[4], 'started', int(now))
   call('ZADD', P .. ':r:' .. kind, int(now + tonumber(a[5])), id)
+  tally(kind, 'running')
   return {'ok', view(id)}
 end
 
@@ -292,6 +330,7 @@ function ops.sweep(a)
   end
   for i = 5, #a do
     for _, id in ipairs(due(P .. ':g:' .. a[i])) do
+      tally(a[i], 'no_shows')
       close(id, 'expired', a[4])  -- a no-show kept a slot from others: the debt stays
       count[2] = count[2] + 1
     end

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from nanoswap.queue.tally import Tally
 from nanoswap.queue.ticket import Declaration, Eta, Kind, Outcome, Place, Progress, Ticket
 
 
@@ -221,6 +222,9 @@ class WaitingRoom(Protocol):
 
     async def line(self, kind: Kind) -> Line:
         """The line as a whole."""
+
+    async def tally(self, kind: Kind) -> Tally:
+        """What the line has seen since the store was empty."""
 
     async def quota(self, account: str) -> Quota:
         """An account's fair share."""

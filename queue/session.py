@@ -136,6 +136,11 @@ class Sessions:
         self._confirmed: OrderedDict[str, float] = OrderedDict()
         self._asking: dict[str, asyncio.Task[bool]] = {}
 
+    @property
+    def keys_age(self) -> float | None:
+        """Seconds since the auth service's keys were fetched; None without any."""
+        return self._jwks.age
+
     async def verify(self, token: str) -> Session:
         """The session of an access token. Raises an InvalidSession, or SessionsUnavailable without any keys."""
         header, claims = _read(token)

@@ -19,6 +19,7 @@ from nanoswap.pipelines.process import prepare_process
 from nanoswap.queue.account import Accounts
 from nanoswap.queue.redis_rates import RedisRates
 from nanoswap.queue.redis_room import RedisRoom
+from nanoswap.queue.redis_sums import RedisSums
 from nanoswap.queue.room import Policy
 from nanoswap.queue.scaling import Rules
 from nanoswap.queue.session import Sessions
@@ -29,6 +30,7 @@ from nanoswap.serve.gateway import create_gateway
 from nanoswap.serve.image_swap import create_image_swap
 from nanoswap.serve.log_records import keep_logs_clean
 from nanoswap.serve.loopback import keep_internal_ports_on_loopback
+from nanoswap.serve.meter import Meter
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.video_swap import create_video_swap
 from nanoswap.serve.volatility import FREED_MEMORY, close_disks, require_plain_loop, require_volatile
@@ -65,6 +67,10 @@ def _rates(settings: Settings) -> RedisRates:
     return RedisRates(settings.redis_url, settings.secret)
 
 
+def _meter(settings: Settings) -> Meter:
+    return Meter(RedisSums(settings.redis_url))
+
+
 @serve.deployment
 @serve.ingress()
 class Gateway:
@@ -79,7 +85,7 @@ class Gateway:
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
         room = RedisRoom(settings.redis_url, Policy())
-        return _closed(create_gateway(settings, room, _sessions(settings), _rates(settings)))
+        return _closed(create_gateway(settings, room, _sessions(settings), _rates(settings), _meter(settings)))
 
 
 @serve.deployment
@@ -101,7 +107,16 @@ class ImageSwap:
         room = RedisRoom(settings.redis_url, Policy())
         sessions, rates = _sessions(settings), _rates(settings)
         return _closed(
-            create_image_swap(settings, room, sessions, self._engines, rates, gate=self._gate, marks=self._marks)
+            create_image_swap(
+                settings,
+                room,
+                sessions,
+                self._engines,
+                rates,
+                gate=self._gate,
+                marks=self._marks,
+                meter=_meter(settings),
+            )
         )
 
 
@@ -128,7 +143,15 @@ class VideoSwap:
         rates = _rates(settings)
         return _closed(
             create_video_swap(
-                settings, room, sessions, self._engines, self._encoder, rates, gate=self._gate, marks=self._marks
+                settings,
+                room,
+                sessions,
+                self._engines,
+                self._encoder,
+                rates,
+                gate=self._gate,
+                marks=self._marks,
+                meter=_meter(settings),
             )
         )
 

@@ -14,19 +14,24 @@ from nanoswap.serve import problems
 from nanoswap.serve.body_limit import BodyLimit
 from nanoswap.serve.containment import Containment
 from nanoswap.serve.headers import SecurityHeaders
+from nanoswap.serve.meter import Meter
 from nanoswap.serve.problems import Problem
 from nanoswap.serve.rate_limits import AddressLimit, RateLimits
+from nanoswap.serve.requests import CountRequests
 from nanoswap.serve.settings import Settings
 
 
 class _Application(FastAPI):
-    """Puts two layers outside of everything: the framework answers what nobody foresaw from its outermost layer, and
+    """Puts three layers outside of everything: the framework answers what nobody foresaw from its outermost layer, and
     raises it again, beyond any middleware that it is given."""
 
     auth_origin = ""
+    meter: Meter
+    prefix = ""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return SecurityHeaders(Containment(super().build_middleware_stack()), self.auth_origin)
+        answering = SecurityHeaders(Containment(super().build_middleware_stack()), self.auth_origin)
+        return CountRequests(answering, self.meter, self.prefix)
 
 
 def application(
@@ -36,20 +41,25 @@ def application(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     *,
     small_bodies: bool = False,
+    meter: Meter,
+    prefix: str = "",
+    keys_age: Callable[[], float | None],
 ) -> FastAPI:
-    """An application without endpoints. It closes ``limits`` when it stops. ``small_bodies``: see BodyLimit.
+    """An application without endpoints. It closes ``limits`` and ``meter`` when it stops. ``small_bodies``: see
+    BodyLimit; ``prefix``: see CountRequests; ``keys_age``: see Meter.
 
     The OpenAPI document is ours (``schema.py``), so FastAPI's own is off.
     """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        async with lifespan(app):
+        async with meter.running(keys_age), lifespan(app):
             yield
         await limits.close()
 
     app = _Application(title=title, version=__version__, lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     app.auth_origin = settings.auth_origin
+    app.meter, app.prefix = meter, prefix
     problems.install(app)
     if small_bodies:
         app.add_middleware(BodyLimit)

@@ -89,7 +89,9 @@ class ClipDelivery(Response):
         self._turn.outcome = Outcome(code=None, bytes=count, sha256=digest.hexdigest(), gpu_seconds=self._turn.used)
 
     async def _parts(self) -> AsyncIterator[bytes]:
+        self._turn.stages.enter("ready")
         async with self._jobs:
+            self._turn.stages.enter("swap")
             self._turn.cancel.check()
             made = iter(self._clip)
             while part := await in_thread(lambda: self._next(made), self._turn.cancel, self._left, lambda _: None):

@@ -85,6 +85,7 @@ class Delivery(Response):
             log.info("picture cut: %s", problem.code)
 
     async def _deliver(self, send: Send) -> None:
+        self._turn.stages.enter("deliver")
         try:
             async with asyncio.timeout(self._seconds):
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -22,13 +22,14 @@ from nanoswap.queue.room import Policy, TicketNotFound, WaitingRoom
 from nanoswap.queue.seal import Seal, SealError
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Declaration, Kind, Place
-from nanoswap.serve import erasure, site
+from nanoswap.serve import erasure, metrics_page, site
 from nanoswap.serve.application import application, bearer, signed_in
 from nanoswap.serve.board import Board, fingerprint
 from nanoswap.serve.catalogue import CONSENT, configuration
 from nanoswap.serve.estimate import estimate_seconds
 from nanoswap.serve.events import event_stream
 from nanoswap.serve.limits import check_declared, open_kinds, published
+from nanoswap.serve.meter import Meter
 from nanoswap.serve.model_list import models
 from nanoswap.serve.pages import words
 from nanoswap.serve.problems import NO_STORE, Problem
@@ -82,10 +83,14 @@ class Desk:
 
 
 def create_gateway(
-    settings: Settings, room: WaitingRoom, sessions: Sessions, rates: RateStore | None = None
+    settings: Settings,
+    room: WaitingRoom,
+    sessions: Sessions,
+    rates: RateStore | None = None,
+    meter: Meter | None = None,
 ) -> FastAPI:
-    """The gateway as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``rates`` None:
-    requests are not counted.
+    """The gateway as an ASGI application. It closes ``room``, ``sessions``, ``rates`` and ``meter`` when it stops.
+    ``rates`` None: requests are not counted.
 
     Raises `ManifestError`.
     """
@@ -106,7 +111,16 @@ def create_gateway(
         await room.close()
 
     limits = RateLimits(settings, rates)
-    app = application("Nanoswap", settings, limits, lifespan, small_bodies=True)
+    meter = meter or Meter()
+    app = application(
+        "Nanoswap",
+        settings,
+        limits,
+        lifespan,
+        small_bodies=True,
+        meter=meter,
+        keys_age=lambda: sessions.keys_age,
+    )
     Signed = Annotated[Session, Depends(signed_in(sessions, room, limits))]
     Joining = Annotated[Session, Depends(signed_in(sessions, room, limits, "tickets"))]
     Token = Annotated[str | None, Header(alias="Ticket", description="The sealed ticket, to restore a lost place.")]
@@ -234,6 +248,8 @@ def create_gateway(
         if not all(line.workers for line in lines):
             raise Problem("draining", "No GPU process is ready.", retry_after=5)
         return {"status": "ready", "slots": sum(line.slots for line in lines), "streams": desk.board.streams}
+
+    metrics_page.install(app, settings.metrics_token, room, kinds, meter, verification)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

@@ -23,9 +23,11 @@ from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind
 from nanoswap.serve.application import application, signed_in
+from nanoswap.serve.books import Books
 from nanoswap.serve.clearing import Clearing
 from nanoswap.serve.delivery import Delivery
 from nanoswap.serve.limits import image_limits
+from nanoswap.serve.meter import Meter
 from nanoswap.serve.options import OPTION_FIELDS, chosen_engine, swap_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import NO_STORE, Problem
@@ -50,11 +52,14 @@ def create_image_swap(
     *,
     gate: Gate | None,
     marks: Marks | None = None,
+    meter: Meter | None = None,
 ) -> FastAPI:
-    """The replica as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``engines``:
-    the default one first. ``rates`` None: requests are not counted. ``marks``: what every result carries."""
+    """The replica as an ASGI application. It closes ``room``, ``sessions``, ``rates`` and ``meter`` when it stops.
+    ``engines``: the default one first. ``rates`` None: requests are not counted. ``marks``: what every result carries.
+    """
     limits = image_limits(settings)
     worker = new_worker_name()
+    meter = meter or Meter()
     gpu = asyncio.Semaphore(settings.image_slots)
     # The event loop's own threads are few more than processors, and pictures that share a GPU's work wait together.
     threads = ThreadPoolExecutor(settings.image_slots, "picture")
@@ -66,12 +71,19 @@ def create_image_swap(
         fields=OPTION_FIELDS,
         seconds=settings.upload_seconds,
         work_seconds=settings.swap_seconds,
+        books=Books(meter, settings.log_turns),
     )
     looking = asyncio.Semaphore(MAX_FACE_REQUESTS)
 
     rate = RateLimits(settings, rates)
     app = application(
-        "Nanoswap image", settings, rate, lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots)
+        "Nanoswap image",
+        settings,
+        rate,
+        lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots),
+        meter=meter,
+        prefix="/image",
+        keys_age=lambda: sessions.keys_age,
     )
     app.add_middleware(Clearing)
     Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]

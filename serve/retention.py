@@ -85,6 +85,12 @@ def retention(settings: Settings, policy: Policy) -> list[Kept]:
             keys=("sw", "ss"),
         ),
         Kept(
+            what="Sums of everybody's: places taken, turns, waits, seconds of work, requests by kind of answer",
+            where=store,
+            until="the store is emptied",
+            keys=("c", "m", "mp", "mh", "mk"),
+        ),
+        Kept(
             what="Your access token, verified",
             where=f"{gateway} and {replica}",
             until="the request ends",
@@ -96,7 +102,8 @@ def retention(settings: Settings, policy: Policy) -> list[Kept]:
             seconds=CONFIRM_SECONDS,
         ),
         Kept(
-            what="Log lines: kinds of errors and places in the code; no picture, token, name or address of yours",
+            what="Log lines: kinds of errors, places in the code and, if the operator wants it, how a swap ended and "
+            "how long its steps took; no picture, token, name or address of yours",
             where="where the operator keeps logs",
             until="the operator says",
         ),

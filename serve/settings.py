@@ -81,6 +81,10 @@ class Settings:
     #: Seconds within which a result of a clip must have been taken, slow connections included.
     deliver_seconds: float = 900.0
 
+    #: Opens ``/metrics`` to whoever sends it; None: there is no such address. At least 32 characters.
+    metrics_token: str | None = field(default=None, repr=False)
+    #: A line in the log for every turn that has ended; see ``turn_record.py``.
+    log_turns: bool = False
     #: Proxies of the operator's before the edge, each of which appends its peer to X-Forwarded-For.
     trusted_proxies: int = 0
     #: Requests a minute: of an address, of an account, and of an account for places in line and for looks at faces.
@@ -161,6 +165,8 @@ class Settings:
             max_video_fps=number(environment, "NANOSWAP_MAX_VIDEO_FPS", 120.0, 1.0, 480.0),
             upload_video_seconds=number(environment, "NANOSWAP_UPLOAD_VIDEO_SECONDS", 120.0, 1.0, 3600.0),
             deliver_seconds=number(environment, "NANOSWAP_DELIVER_SECONDS", 900.0, 10.0, 14400.0),
+            metrics_token=_token(environment, "NANOSWAP_METRICS_TOKEN"),
+            log_turns=environment.get("NANOSWAP_LOG_TURNS", "0") == "1",
             trusted_proxies=integer(environment, "NANOSWAP_TRUSTED_PROXIES", 0, 0, 8),
             rate_address=integer(environment, "NANOSWAP_RATE_ADDRESS", 1200, 0, 60_000),
             rate_account=integer(environment, "NANOSWAP_RATE_ACCOUNT", 300, 0, 60_000),
@@ -170,6 +176,13 @@ class Settings:
             swap_video_seconds=number(environment, "NANOSWAP_SWAP_VIDEO_SECONDS", 900.0, 10.0, 14400.0),
             upload_seconds=number(environment, "NANOSWAP_UPLOAD_SECONDS", 30.0, 1.0, 300.0),
         )
+
+
+def _token(environment: Mapping[str, str], name: str) -> str | None:
+    value = environment.get(name)
+    if value and (len(value) < 32 or not value.isascii() or not value.isprintable() or " " in value):
+        raise SettingsError(f"{name} must have at least 32 printable ASCII characters and no space")
+    return value or None
 
 
 def new_secret() -> str:

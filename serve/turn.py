@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.queue.room import RoomError, WaitingRoom
 from nanoswap.queue.ticket import Outcome, Progress, Ticket
+from nanoswap.serve.books import Books
+from nanoswap.serve.metrics import OTHER, STAGES
 from nanoswap.serve.problems import as_problem
+from nanoswap.serve.turn_record import DELIVERED, GIVEN_BACK, TurnRecord, rounded_up
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +26,21 @@ log = logging.getLogger(__name__)
 _OUR_SIDE = frozenset({"incomplete", "lost_turn", "internal", "room_unavailable"})
 #: Problems of a declaration that wasn't true: the declared cost is kept.
 _FALSE_DECLARATION = frozenset({"larger_than_declared", "too_slow"})
+
+
+@dataclass(slots=True)
+class Stages:
+    """Which stage of a turn is on, and the seconds of those that were. One at a time is on; it may come back."""
+
+    spent: dict[str, float] = field(default_factory=dict)
+    _on: str = STAGES[0]
+    _since: float = field(default_factory=time.perf_counter)
+
+    def enter(self, stage: str) -> None:
+        """From any thread, but by one at a time."""
+        now = time.perf_counter()
+        self.spent[self._on] = self.spent.get(self._on, 0.0) + now - self._since
+        self._on, self._since = stage, now
 
 
 @dataclass(slots=True)
@@ -36,11 +54,13 @@ class Turn:
     used: float = 0.0
     allowed: float | None = None
     outcome: Outcome | None = None
+    stages: Stages = field(default_factory=Stages)
     _reported: Progress | None = field(default=None, repr=False)
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """Note how far the work is. Called from the worker thread; a reference is swapped, nothing more."""
+        """Note how far the work is. Called from the worker thread; nobody waits for anything here."""
         self.progress = Progress(stage, done, total)
+        self.stages.enter(stage)
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -76,19 +96,27 @@ class Turn:
 
 @asynccontextmanager
 async def turn(
-    room: WaitingRoom, ticket: Ticket, worker: str, *, allowed: float | None = None, period: float = 0.5
+    room: WaitingRoom,
+    ticket: Ticket,
+    worker: str,
+    *,
+    allowed: float | None = None,
+    period: float = 0.5,
+    books: Books | None = None,
 ) -> AsyncIterator[Turn]:
     """Hold the turn of a redeemed ticket while the block runs, and settle it when the block ends. ``allowed``: seconds
-    of work."""
+    of work. ``books``: hear how it ended."""
     held = Turn(ticket, CancelToken(), allowed=allowed)
     keeper = asyncio.create_task(held.keep(room, worker, period), name="lease")
     try:
         yield held
     except BaseException as error:
         held.cancel.cancel()
+        _write_down(books, held, error)
         await _settle(room, worker, held, error)
         raise
     else:
+        _write_down(books, held, None)
         await _settle(room, worker, held, None)
     finally:
         keeper.cancel()
@@ -102,6 +130,22 @@ def _fault(error: BaseException | None) -> str | None:
         return None
     code = as_problem(error).code
     return None if code in _OUR_SIDE else code
+
+
+def _write_down(books: Books | None, held: Turn, error: BaseException | None) -> None:
+    if books is None:
+        return
+    held.stages.enter(OTHER)
+    done = held.outcome
+    record = TurnRecord(
+        kind=held.ticket.kind,
+        code=DELIVERED if done is not None else _fault(error) or GIVEN_BACK,
+        gpu_seconds=held.used,
+        stages=dict(held.stages.spent),
+        declared_bytes=rounded_up(held.ticket.bytes),
+        result_bytes=rounded_up(0 if done is None else done.bytes),
+    )
+    books.write(record, error)
 
 
 async def _settle(room: WaitingRoom, worker: str, held: Turn, error: BaseException | None) -> None:

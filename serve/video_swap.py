@@ -23,9 +23,11 @@ from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.session import Session, Sessions
 from nanoswap.queue.ticket import Kind, Ticket
 from nanoswap.serve.application import application, signed_in
+from nanoswap.serve.books import Books
 from nanoswap.serve.clearing import Clearing
 from nanoswap.serve.clip_delivery import ClipDelivery
 from nanoswap.serve.limits import clip_limits, image_limits
+from nanoswap.serve.meter import Meter
 from nanoswap.serve.options import CLIP_FIELDS, chosen_engine, clip_options
 from nanoswap.serve.pixel_thread import in_thread
 from nanoswap.serve.problems import Problem
@@ -46,12 +48,14 @@ def create_video_swap(
     *,
     gate: Gate | None,
     marks: Marks | None = None,
+    meter: Meter | None = None,
 ) -> FastAPI:
-    """The replica as an ASGI application. It closes ``room``, ``sessions`` and ``rates`` when it stops. ``engines``:
-    those that swap clips, the default one first. ``rates`` None: requests are not counted. ``marks``: what every result
-    carries."""
+    """The replica as an ASGI application. It closes ``room``, ``sessions``, ``rates`` and ``meter`` when it stops.
+    ``engines``: those that swap clips, the default one first. ``rates`` None: requests are not counted. ``marks``: what
+    every result carries."""
     limits, portrait_limits = clip_limits(settings), image_limits(settings)
     worker = new_worker_name()
+    meter = meter or Meter()
     pictures_only = [name for name in settings.models.engines if name not in engines]
     jobs = asyncio.Semaphore(settings.video_jobs)
     shared = SharedGpu(settings.gpu_lock)
@@ -62,11 +66,18 @@ def create_video_swap(
         fields=CLIP_FIELDS,
         seconds=settings.upload_video_seconds,
         work_seconds=settings.swap_video_seconds,
+        books=Books(meter, settings.log_turns),
     )
 
     rate = RateLimits(settings, rates)
     app = application(
-        "Nanoswap video", settings, rate, lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots)
+        "Nanoswap video",
+        settings,
+        rate,
+        lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots),
+        meter=meter,
+        prefix="/video",
+        keys_age=lambda: sessions.keys_age,
     )
     app.add_middleware(Clearing)
     Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]

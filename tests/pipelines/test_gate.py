@@ -284,13 +284,17 @@ def test_stand_ins_are_steered_by_colour(gate: Gate, name: str) -> None:
     gate.check_ages(rgb, faces)
     x0, y0, x1, y1 = faces[0].box.astype(int)
     rgb[y1 : y1 + 60] = MAGENTA
-    with pytest.raises(ContentRefused):
+    with pytest.raises(ContentRefused) as refusal:
         gate.check_content(rgb, faces)
+    assert refusal.value.reason == "content"
     rgb[y1 : y1 + 60] = 90
     cv2.circle(rgb, (int((x0 + x1) / 2), int((y0 + y1) / 2)), int((x1 - x0) / 6), CYAN, -1)
     gate.check_content(rgb, faces)
-    with pytest.raises(ContentRefused):
+    with pytest.raises(ContentRefused) as refusal:
         gate.check_ages(rgb, faces)
+    assert refusal.value.reason == "age"
+    # It says no more to who asked.
+    assert str(refusal.value) == str(ContentRefused())
     gate.check_ages(rgb, [])
 
 
@@ -322,6 +326,7 @@ def test_classifier_that_fails_refuses_and_says_nothing(answer: object, caplog: 
     for check in (gate.check_content, gate.check_ages):
         with caplog.at_level(logging.DEBUG), pytest.raises(ContentRefused) as refusal:
             check(picture, faces)
+        assert refusal.value.reason == "unsure"
         # The failed call's frames hold pixels: they don't travel on.
         assert refusal.value.__context__ is None
         assert refusal.value.__cause__ is None

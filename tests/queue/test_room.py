@@ -28,6 +28,7 @@ from nanoswap.queue.redis_room import RedisRoom
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.queue.room import Joined, Policy, Refused, RoomError, WaitingRoom
 from nanoswap.queue.session import LEEWAY_SECONDS, MAX_LIFE_SECONDS
+from nanoswap.queue.tally import WAIT_BOUNDS, Tally, bucket
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket
 
 POLICY = Policy(max_tickets_per_account=3, max_waiting=8, horizon=300.0)
@@ -307,6 +308,15 @@ class Rooms(RuleBasedStateMachine):
         self.grant(Kind.IMAGE)
         assert all(self.place(pair).ticket.state in (State.WAITING, State.PARKED) for pair in waiting)
 
+    @rule(account=st.sampled_from(ACCOUNTS))
+    def nobody_comes(self, account: str) -> None:
+        """A turn is granted and not begun."""
+        self.enlist(2, "w1", 60.0)
+        self.join(account, 2.0, Kind.IMAGE, None, 100)
+        self.grant(Kind.IMAGE)
+        self.now += round(POLICY.grant * 1000)
+        self.sweep()
+
     @rule()
     def worker_dies(self) -> None:
         """Leases lapse while those who are there stay: the lost turns come back at their places."""
@@ -341,6 +351,11 @@ class Rooms(RuleBasedStateMachine):
             assert len(open_tickets) <= POLICY.max_tickets_per_account
         for kind in Kind:
             line = self.agree(lambda room, _, kind=kind: room.line(kind))  # type: ignore[misc]
+            sums = self.agree(lambda room, _, kind=kind: room.tally(kind))  # type: ignore[misc]
+            assert isinstance(sums, Tally)
+            assert sum(sums.waits) <= sums.tickets[State.GRANTED]
+            assert sums.covered <= sums.quoted <= sums.tickets[State.WAITING]
+            assert sums.no_shows <= sums.tickets[State.EXPIRED]
             places = [self.place(pair) for pair in self.pairs if pair.kind is kind]
             waiting = sorted((place.position, place.ticket.score) for place in places if place.position)
             assert [position for position, _ in waiting] == list(range(1, len(waiting) + 1))
@@ -534,3 +549,95 @@ async def test_erasing_leaves_no_key_and_no_value_of_the_account_but_two_notes_t
         assert 0 < store.pttl(hashes[0]) <= POLICY.tombstone * 1000
     assert (await room.line(Kind.IMAGE)).waiting + (await room.line(Kind.IMAGE)).granted == 1
     await room.close()
+
+
+async def in_both(url: str, story: Callable[[WaitingRoom, list[int]], Awaitable[None]]) -> Tally:
+    """What a story leaves in the sums of the image line of both rooms; it moves the time in its list's only number."""
+    found = []
+    for memory in (True, False):
+        now = [START]
+        room: WaitingRoom = (
+            MemoryRoom(POLICY, clock=lambda now=now: now[0])  # type: ignore[misc]
+            if memory
+            else RedisRoom(url, POLICY, clock=lambda now=now: now[0])  # type: ignore[misc]
+        )
+        await room.enlist("w", Kind.IMAGE, 1, 3600.0)
+        await story(room, now)
+        found.append(await room.tally(Kind.IMAGE))
+        await room.close()
+    assert found[0] == found[1]
+    return found[0]
+
+
+async def test_waits_and_quotes_are_counted_as_they_were(redis_url: str) -> None:
+    async def story(room: WaitingRoom, now: list[int]) -> None:
+        # Two turns on one slot; the next two wait behind them, of whom one waits as long as told and one longer.
+        for name in ("a", "b", "c", "d"):
+            now[0] += 1
+            await room.join(name, declaration(), 2.0, idempotency_key=None)
+        first, second = await room.grant(Kind.IMAGE)
+        for ticket_id, name in ((first, "a"), (second, "b")):
+            nonce = (await room.place(ticket_id, name)).ticket.grant
+            assert (await room.redeem(ticket_id, name, nonce or "", "w")).account == name
+        now[0] += 1_999
+        done = Outcome(code=None, bytes=1, sha256="", gpu_seconds=2.0)
+        await room.finish(first, "w", done)
+        assert len(await room.grant(Kind.IMAGE)) == 1
+        now[0] += 40_000
+        await room.finish(second, "w", done)
+        assert len(await room.grant(Kind.IMAGE)) == 1
+
+    sums = await in_both(redis_url, story)
+    assert [sums.tickets[state] for state in (State.WAITING, State.GRANTED, State.RUNNING, State.SUCCEEDED)] == [
+        4, 4, 2, 2
+    ]  # fmt: skip
+    waits = dict(zip((*WAIT_BOUNDS, math.inf), sums.waits, strict=True))
+    assert {bound: count for bound, count in waits.items() if count} == {0.5: 2, 2.0: 1, 60.0: 1}
+    assert sums.wait_seconds == 44.004
+    assert (sums.quoted, sums.covered) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "how", "quoted"),
+    [(0.5, "cancel", 0), (40.0, "cancel", 1), (40.0, "erase", 1), (46.0, "sweep", 1)],
+)
+async def test_who_leaves_after_the_quoted_time_was_told_too_little(
+    redis_url: str, seconds: float, how: str, quoted: int
+) -> None:
+    async def story(room: WaitingRoom, now: list[int]) -> None:
+        for name in ("a", "b", "c"):
+            ticket = (await room.join(name, declaration(), 2.0, idempotency_key=None)).place.ticket
+            if name != "c":
+                await room.grant(Kind.IMAGE)
+        now[0] += round(seconds * 1000)
+        match how:
+            case "cancel":
+                await room.cancel(ticket.id, "c")
+            case "erase":
+                await room.erase("c", now[0] // 1000, forgive=False)
+            case _:
+                await room.sweep()
+
+    sums = await in_both(redis_url, story)
+    # Two got their turns at once.
+    assert (sums.quoted, sums.covered) == (2 + quoted, 2)
+
+
+async def test_a_grant_that_nobody_comes_for_is_a_no_show(redis_url: str) -> None:
+    async def story(room: WaitingRoom, now: list[int]) -> None:
+        await room.join("a", declaration(), 2.0, idempotency_key=None)
+        await room.grant(Kind.IMAGE)
+        now[0] += round(POLICY.grant * 1000)
+        await room.sweep()
+        # Parked for too long ends in the same state and is none.
+        await room.join("b", declaration(), 2.0, idempotency_key=None)
+        for seconds in (POLICY.presence, POLICY.parked):
+            now[0] += round(seconds * 1000)
+            await room.sweep()
+
+    sums = await in_both(redis_url, story)
+    assert (sums.no_shows, sums.tickets[State.EXPIRED], sums.tickets[State.PARKED]) == (1, 2, 1)
+
+
+def test_a_wait_at_a_bound_is_below_it() -> None:
+    assert [bucket(seconds) for seconds in (0.0, 0.5, 0.501, 3600.0, 3600.1)] == [0, 0, 1, 14, 15]

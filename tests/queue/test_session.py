@@ -274,7 +274,9 @@ async def test_rotation_staleness_and_revocation(issuer: Issuer) -> None:
     now = 0.0
     store = JwksStore(f"{issuer.url}/.well-known/jwks.json", clock=lambda: now)
     sessions = issuer.sessions(jwks=store)
+    assert sessions.keys_age is None
     await sessions.verify(issuer.token())
+    assert sessions.keys_age == 0.0
     new = jwk.ECKey.generate_key("P-256", {"kid": "new", "use": "sig", "alg": "ES256"})
     issuer.keys.append(new.as_dict(private=False))
     now += COOL_DOWN_SECONDS
@@ -283,6 +285,7 @@ async def test_rotation_staleness_and_revocation(issuer: Issuer) -> None:
     issuer.up = False
     now += TTL_SECONDS + STALE_SECONDS - 1
     assert await sessions.verify(issuer.token(new))
+    assert sessions.keys_age == TTL_SECONDS + STALE_SECONDS - 1, "fetching in vain doesn't make them younger"
     now += 60
     with pytest.raises(SessionsUnavailable):
         await sessions.verify(issuer.token(new))

@@ -76,6 +76,10 @@ async def test_whole_clip_is_accounted_for() -> None:
     assert turn.outcome is not None
     assert (turn.outcome.bytes, turn.outcome.sha256) == (6, hashlib.sha256(b"onetwo").hexdigest())
     assert (ending.closed, ending.code) == (True, None)
+    # Waiting for a free place, and then the work, at the pace of who takes it.
+    assert [*turn.stages.spent] == ["upload", "ready"]
+    turn.stages.enter("other")
+    assert [*turn.stages.spent] == ["upload", "ready", "swap"]
 
 
 @pytest.mark.parametrize("error", [Undecodable, ContentRefused])

@@ -56,6 +56,8 @@ def test_development_is_what_the_local_service_says_and_not_a_sign_in_on_loopbac
         ({"NANOSWAP_UPLOAD_SECONDS": "nan"}, "NANOSWAP_UPLOAD_SECONDS"),
         ({"NANOSWAP_VIDEO_PRESET": "fastest"}, "NANOSWAP_VIDEO_PRESET"),
         ({"NANOSWAP_VIDEO_REPLICAS": "-1"}, "NANOSWAP_VIDEO_REPLICAS"),
+        ({"NANOSWAP_METRICS_TOKEN": "m" * 31}, "NANOSWAP_METRICS_TOKEN"),
+        ({"NANOSWAP_METRICS_TOKEN": "m" * 31 + " m"}, "NANOSWAP_METRICS_TOKEN"),
     ],
 )
 def test_wrong_settings_are_refused_by_name(change: dict[str, str], named: str) -> None:
@@ -65,6 +67,15 @@ def test_wrong_settings_are_refused_by_name(change: dict[str, str], named: str) 
 
 def test_secret_is_not_printed() -> None:
     assert "ssss" not in repr(Settings.from_environment(GOOD))
+
+
+def test_token_of_the_metrics_is_not_printed_and_nothing_is_none() -> None:
+    settings = Settings.from_environment(GOOD | {"NANOSWAP_METRICS_TOKEN": "m" * 32})
+    assert settings.metrics_token == "m" * 32
+    assert "mmmm" not in repr(settings)
+    assert Settings.from_environment(GOOD | {"NANOSWAP_METRICS_TOKEN": ""}).metrics_token is None
+    assert not Settings.from_environment(GOOD).log_turns
+    assert Settings.from_environment(GOOD | {"NANOSWAP_LOG_TURNS": "1"}).log_turns
 
 
 def test_engines_and_how_they_run() -> None:

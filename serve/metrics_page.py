@@ -1,0 +1,42 @@
+"""``/metrics``: what Prometheus asks for, and nobody else.
+
+The token is compared in constant time, and a request without it is answered as an address that doesn't exist: whoever
+finds out that there are numbers here has learned something, however little. What is asked of Redis at each answer is a
+handful of reads; the answer is made anew each time, for Prometheus asks every some seconds.
+"""
+
+import hmac
+from collections.abc import Sequence
+from typing import Annotated
+
+from fastapi import FastAPI, Header, Response
+
+from nanoswap.queue.room import WaitingRoom
+from nanoswap.queue.ticket import Kind
+from nanoswap.serve.exposition import CONTENT_TYPE, Reading, exposition
+from nanoswap.serve.meter import Meter
+from nanoswap.serve.problems import NO_STORE, Problem
+from nanoswap.serve.verification import Verification
+
+
+def install(
+    app: FastAPI, token: str | None, room: WaitingRoom, kinds: Sequence[Kind], meter: Meter, verification: Verification
+) -> None:
+    """Serve ``GET /metrics`` to those who send ``Authorization: Bearer TOKEN``; without a ``token`` not at all."""
+    if token is None:
+        return
+    expected = f"Bearer {token}".encode()
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(authorization: Annotated[str, Header()] = "") -> Response:
+        # A header's bytes are Latin-1 to the framework; comparing text would refuse what isn't ASCII with an error.
+        if not hmac.compare_digest(authorization.encode("latin-1", "replace"), expected):
+            raise Problem("not_found")
+        report = (await verification.answer()).report
+        reading = Reading(
+            lines=[await room.line(kind) for kind in kinds],
+            tallies=[await room.tally(kind) for kind in kinds],
+            sums=await meter.read(),
+            proved=None if report is None else (report.finished.timestamp(), report.passed),
+        )
+        return Response(exposition(reading), headers=NO_STORE, media_type=CONTENT_TYPE)
