@@ -58,7 +58,8 @@ def dashboard_expressions() -> list[str]:
 
 
 def test_configuration_and_rules_are_valid(promtool: str) -> None:
-    run(promtool, "check", "config", str(PROMETHEUS / "prometheus.yml"))
+    # Not whether files of secrets are there.
+    run(promtool, "check", "config", "--syntax-only", str(PROMETHEUS / "prometheus.yml"))
     run(promtool, "check", "rules", *map(str, RULES))
 
 
