@@ -14,7 +14,6 @@ METRICS = {
     "nanoswap_tickets_total": "counter",
     "nanoswap_stage_seconds": "histogram",
     "nanoswap_busy_seconds_total": "counter",
-    "nanoswap_batch_size": "histogram",
     "nanoswap_prove_timestamp_seconds": "gauge",
     "nanoswap_prove_passed": "gauge",
     "nanoswap_gate_refusals_total": "counter",
