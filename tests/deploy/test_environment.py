@@ -1,0 +1,99 @@
+"""Variables in the manifests are ones that somebody reads, and say what the code says on one machine."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from nanoswap.serve.local import child_environment, ray_environment
+from nanoswap.serve.settings import Settings
+from nanoswap.serve.volatility import FREED_MEMORY
+from tests.deploy.files import DEPLOY, ROOT, one
+
+#: Of neither the service nor Ray: CUDA's cache, the proxy of HTTPX.
+OTHERS = {"CUDA_CACHE_DISABLE", "HTTPS_PROXY"}
+#: Of the service, in a part that is merged beside this one: to be taken out with the merge.
+COMING = {"NANOSWAP_METRICS_TOKEN"}
+#: What differs from pod to pod or is KubeRay's: the token, ports (a pod has a network of its own).
+NOT_CARRIED = {
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+}
+#: What has another value in a pod: paths, and a number that depends on the machine.
+OTHERWISE = {"RAY_SERVE_HAPROXY_MAXCONN", "NANOSWAP_EDGE_BINARY", "NANOSWAP_EDGE_PYTHON", "TMPDIR"}
+
+
+def compose() -> dict[str, str]:
+    made = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["nanoswap"]["environment"]
+    return {name: str(value) for name, value in made.items()}
+
+
+def example() -> dict[str, str]:
+    lines = (DEPLOY / "nanoswap.env.example").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def cluster() -> dict[str, str]:
+    return one("ConfigMap", "nanoswap")["data"]
+
+
+def read_by_the_service() -> set[str]:
+    text = "".join(path.read_text() for path in (ROOT / "serve").glob("*.py"))
+    return set(re.findall(r'"((?:NANOSWAP|SUPABASE)_[A-Z0-9_]+|REDIS_URL)"', text))
+
+
+def test_every_variable_is_read_by_somebody(tmp_path: Path) -> None:
+    known = read_by_the_service() | OTHERS | COMING | set(FREED_MEMORY)
+    known |= set(ray_environment(tmp_path)) | set(child_environment(tmp_path))
+    assert "NANOSWAP_IMAGE_SLOTS" in known
+    for said in (compose(), example(), cluster()):
+        assert set(said) <= known
+
+
+def test_pods_are_told_what_one_machine_is_told(tmp_path: Path) -> None:
+    wanted = ray_environment(tmp_path) | child_environment(tmp_path) | FREED_MEMORY
+    said = cluster()
+    assert set(wanted) - NOT_CARRIED <= set(said)
+    for name in set(wanted) - NOT_CARRIED - OTHERWISE:
+        if wanted[name].startswith("/"):
+            assert said[name].startswith(("/dev/shm", "/opt/nanoswap/")), name
+        else:
+            assert said[name] == wanted[name], name
+
+
+def test_paths_are_those_of_the_image() -> None:
+    """The cluster's settings name files inside the image, which lie below its Python's version."""
+    image = (ROOT / "Dockerfile.gpu").read_text()
+    (version,) = set(re.findall(r"^FROM python:(\d+\.\d+)", image, re.MULTILINE))
+    assert "/opt/nanoswap" in image
+    for name in ("NANOSWAP_EDGE_BINARY", "RAY_SERVE_HAPROXY_BINARY_PATH"):
+        assert cluster()[name].startswith(f"/opt/nanoswap/lib/python{version}/site-packages/")
+    assert cluster()["RAY_SERVE_HAPROXY_BINARY_PATH"].endswith("nanoswap/serve/edge.sh")
+
+
+def test_settings_take_the_manifests() -> None:
+    """What would stop a pod at its start stops here."""
+    secret = {"NANOSWAP_SECRET": "s" * 32, "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
+    machine = Settings.from_environment(example() | compose() | secret)
+    pod = Settings.from_environment(cluster() | secret | {"REDIS_URL": example()["REDIS_URL"], "NANOSWAP_REGION": "eu"})
+    for settings in (machine, pod):
+        assert settings.redis_url.startswith("rediss://")
+        assert settings.image_gpus + settings.video_gpus == 1.0
+        assert settings.trusted_proxies == 1
+        assert settings.safety.gate
+        assert settings.provenance.label
+        assert settings.models.runtime.device == "cuda"
+
+
+def test_nothing_secret_is_in_the_manifests() -> None:
+    for said in (compose(), cluster()):
+        assert not {"NANOSWAP_SECRET", "REDIS_URL", "NANOSWAP_WEBHOOK_SECRET"} & set(said)
+    assert example()["NANOSWAP_SECRET"] == ""
+
+
+def test_cluster_ray_is_the_locked_one() -> None:
+    (version,) = re.findall(r"^ray\[?[a-z,]*\]?==(\S+)", (DEPLOY / "locks" / "gpu.txt").read_text(), re.MULTILINE)
+    assert one("RayService", "nanoswap")["spec"]["rayClusterConfig"]["rayVersion"] == version
