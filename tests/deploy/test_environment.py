@@ -2,18 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from nanoswap.serve.drain import longest_drain
 from nanoswap.serve.local import child_environment, ray_environment
 from nanoswap.serve.settings import Settings
 from nanoswap.serve.volatility import FREED_MEMORY
-from tests.deploy.files import DEPLOY, ROOT, one
+from tests.deploy.files import DEPLOY, OVERLAYS, ROOT, one
 
 #: Of neither the service nor Ray: CUDA's cache, the proxy of HTTPX.
 OTHERS = {"CUDA_CACHE_DISABLE", "HTTPS_PROXY"}
-#: Of the service, in a part that is merged beside this one: to be taken out with the merge.
-COMING = {"NANOSWAP_METRICS_TOKEN"}
 #: What differs from pod to pod or is KubeRay's: the token, ports (a pod has a network of its own).
 NOT_CARRIED = {
     "RAY_AUTH_MODE",
@@ -24,6 +24,14 @@ NOT_CARRIED = {
 }
 #: What has another value in a pod: paths, and a number that depends on the machine.
 OTHERWISE = {"RAY_SERVE_HAPROXY_MAXCONN", "NANOSWAP_EDGE_BINARY", "NANOSWAP_EDGE_PYTHON", "TMPDIR"}
+
+
+SECRET = {
+    "NANOSWAP_SECRET": "s" * 32,
+    "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x",
+    "REDIS_URL": "rediss://redis:6379/0",
+    "NANOSWAP_REGION": "eu",
+}
 
 
 def compose() -> dict[str, str]:
@@ -40,21 +48,36 @@ def cluster() -> dict[str, str]:
     return one("ConfigMap", "nanoswap")["data"]
 
 
+class Asked(dict[str, str]):
+    """Keeps the names that were looked up: some are put together from a line's name."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        super().__init__(values)
+        self.names: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.names.add(key)
+        return super().get(key, default)
+
+
 def read_by_the_service() -> set[str]:
+    asked = Asked(SECRET | cluster())
+    Settings.from_environment(asked)
     text = "".join(path.read_text() for path in (ROOT / "serve").glob("*.py"))
-    return set(re.findall(r'"((?:NANOSWAP|SUPABASE)_[A-Z0-9_]+|REDIS_URL)"', text))
+    return asked.names | set(re.findall(r'"((?:NANOSWAP|SUPABASE)_[A-Z0-9_]+|REDIS_URL)"', text))
 
 
 def test_every_variable_is_read_by_somebody(tmp_path: Path) -> None:
-    known = read_by_the_service() | OTHERS | COMING | set(FREED_MEMORY)
-    known |= set(ray_environment(tmp_path)) | set(child_environment(tmp_path))
+    known = read_by_the_service() | OTHERS | set(FREED_MEMORY)
+    known |= set(ray_environment(tmp_path, 0.0)) | set(child_environment(tmp_path))
     assert "NANOSWAP_IMAGE_SLOTS" in known
     for said in (compose(), example(), cluster()):
         assert set(said) <= known
 
 
 def test_pods_are_told_what_one_machine_is_told(tmp_path: Path) -> None:
-    wanted = ray_environment(tmp_path) | child_environment(tmp_path) | FREED_MEMORY
+    settings = Settings.from_environment(cluster() | SECRET)
+    wanted = ray_environment(tmp_path, longest_drain(settings)) | child_environment(tmp_path) | FREED_MEMORY
     said = cluster()
     assert set(wanted) - NOT_CARRIED <= set(said)
     for name in set(wanted) - NOT_CARRIED - OTHERWISE:
@@ -76,9 +99,9 @@ def test_paths_are_those_of_the_image() -> None:
 
 def test_settings_take_the_manifests() -> None:
     """What would stop a pod at its start stops here."""
-    secret = {"NANOSWAP_SECRET": "s" * 32, "SUPABASE_PUBLISHABLE_KEY": "sb_publishable_x"}
-    machine = Settings.from_environment(example() | compose() | secret)
-    pod = Settings.from_environment(cluster() | secret | {"REDIS_URL": example()["REDIS_URL"], "NANOSWAP_REGION": "eu"})
+    given = example() | compose()
+    machine = Settings.from_environment(SECRET | {name: value for name, value in given.items() if value})
+    pod = Settings.from_environment(cluster() | SECRET)
     for settings in (machine, pod):
         assert settings.redis_url.startswith("rediss://")
         assert settings.image_gpus + settings.video_gpus == 1.0
@@ -86,6 +109,22 @@ def test_settings_take_the_manifests() -> None:
         assert settings.safety.gate
         assert settings.provenance.label
         assert settings.models.runtime.device == "cuda"
+
+
+def test_replicas_grow_to_the_machines_and_have_the_time_to_drain() -> None:
+    settings = Settings.from_environment(cluster() | SECRET)
+    assert settings.image_rules is not None and settings.video_rules is not None
+    group = one("RayService", "nanoswap")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    sizes = {group["maxReplicas"]}
+    for overlay in OVERLAYS:
+        changes = {change["path"]: change["value"] for change in yaml.safe_load((overlay / "size.yaml").read_text())}
+        sizes.add(changes["/spec/rayClusterConfig/workerGroupSpecs/0/maxReplicas"])
+    assert sizes == {settings.image_rules.maximum} == {settings.video_rules.maximum}
+    drain = longest_drain(settings)
+    assert group["template"]["spec"]["terminationGracePeriodSeconds"] > drain
+    assert one("RayService", "nanoswap")["spec"]["rayClusterDeletionDelaySeconds"] > drain
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["nanoswap"]
+    assert 60 * int(service["stop_grace_period"].removesuffix("m")) > drain
 
 
 def test_nothing_secret_is_in_the_manifests() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from nanoswap.serve import metrics
 from tests.deploy.files import DEPLOY, ROOT, tool
-from tests.deploy.metric_names import FOREIGN, series
 
 PROMETHEUS = DEPLOY / "prometheus"
 RULES = sorted((PROMETHEUS / "rules").glob("*.yml"))
@@ -19,6 +19,10 @@ TESTS = sorted((PROMETHEUS / "tests").glob("*.yml"))
 DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
 #: What the dashboard's variables may stand for.
 VARIABLES = {"$__rate_interval": "5m", "$kind": "image|video"}
+#: Of Prometheus itself and of its blackbox exporter.
+FOREIGN = {"up", "probe_success", "probe_ssl_earliest_cert_expiry"}
+#: What the text format puts behind the name of a family.
+ENDS = {"gauge": ("",), "counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 _SELECTOR = re.compile(r"\{[^}]*\}|\[[^\]]*\]|\"[^\"]*\"|\b(?:by|on|without|ignoring) ?\([^)]*\)")
 _NAME = re.compile(r"\b(?:nanoswap[a-z_:]*|up|probe_[a-z_]+)\b")
 
@@ -30,6 +34,12 @@ def promtool() -> str:
         pytest.skip("no promtool: apt-get install prometheus  |  brew install prometheus")
     assert found, "promtool is required here: it is in the Debian package prometheus"
     return found
+
+
+def series() -> set[str]:
+    """Every name under which Prometheus stores something of ours."""
+    families = (*metrics.COUNTED, *metrics.ASKED)
+    return {family.name + end for family in families for end in ENDS[family.type]}
 
 
 def run(*command: str, folder: Path = ROOT) -> None:

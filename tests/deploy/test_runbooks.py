@@ -18,8 +18,6 @@ WANTED = {
 _BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(r"`((?:serve|queue|pipelines|deploy|docs|tests)/[\w./-]*\w)`")
 _LINK = re.compile(r"\]\(([^)#:]+?)(?:#[^)]*)?\)")
-#: Words of `nanoswap` and `./dev` that another part of this work brings.
-COMING = {"plan"}
 
 
 def commands() -> dict[str, set[str]]:
@@ -48,14 +46,14 @@ def test_commands_exist(path: Path) -> None:
         for found in re.finditer(r"(?:^|[\s/(])nanoswap ([a-z]+)\b([^|;)#]*)", line):
             name, rest = found.groups()
             # Of `docker compose` and `kubectl` it is the name of a service.
-            if name in COMING or line.startswith(("docker ", "kubectl ")):
+            if line.startswith(("docker ", "kubectl ")):
                 continue
             assert name in commands(), line
             options = {word.partition("=")[0] for word in rest.split() if word.startswith("--")}
             # `nanoswap models pull` and `nanoswap eval …` have words of their own.
             assert name in ("models", "eval") or options <= commands()[name], line
         for word in re.findall(r"^\./dev ([a-z]+)", line):
-            assert word in developer | COMING, line
+            assert word in developer, line
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
