@@ -113,7 +113,8 @@ def test_settings_take_the_manifests() -> None:
 
 def test_replicas_grow_to_the_machines_and_have_the_time_to_drain() -> None:
     settings = Settings.from_environment(cluster() | SECRET)
-    assert settings.image_rules is not None and settings.video_rules is not None
+    assert settings.image_rules is not None
+    assert settings.video_rules is not None
     group = one("RayService", "nanoswap")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
     sizes = {group["maxReplicas"]}
     for overlay in OVERLAYS:
