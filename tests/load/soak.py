@@ -1,0 +1,162 @@
+"""The soak: a service at nine tenths of what it can do, for half an hour, held against what `nanoswap plan` says of it.
+
+``./dev run python -m tests.load.soak [MINUTES] [SHARE]``. First a closed crowd finds out how many people a second this
+machine can serve with the service, the crowd and the mix of this very test; then Locust sends SHARE (0.9) of that. What
+people waited is held against a plan of the same arrivals with the same work, memory against itself, quoted waits
+against real ones. Ends with 1 where a bound is missed.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from nanoswap.queue.room import Policy
+from nanoswap.queue.simulation import IMAGE, VIDEO, Arrival, Fleet, simulate
+from nanoswap.queue.workload import read_log
+from tests.load import media
+from tests.load.crowd import Crowd, Media
+from tests.load.target import Target, held, target
+
+CLIPS, SCALE, FRAMES = 0.15, 3.0, 48
+USERS = 400
+SATURATED_SECONDS = 120.0
+#: As the service is started here: one replica for each kind, who share the processor.
+FLEET = Fleet(
+    image=(1,) * 24, video=(1,) * 24, shared=True, image_slots=1, video_jobs=1, video_slots=2, chunk=0.5
+)  # fmt: skip
+KIND = {"image": IMAGE, "video": VIDEO}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A line of the answer. ``bound``: what was promised, in words."""
+
+    name: str
+    value: str
+    bound: str
+    holds: bool
+
+
+async def capacity(struck: Target) -> float:
+    """People a second whom the service serves with a line that is never empty."""
+    things = Media(
+        [(number, media.picture(number, SCALE)) for number in range(8)],
+        [(number, media.clip(number, FRAMES)) for number in range(8)],
+    )
+    crowd = Crowd(struck.url, struck.auth, things, rate=0.0, clips=CLIPS)
+    began = time.monotonic()
+    every = round(1 / CLIPS)
+
+    async def again(number: int) -> None:
+        turn = number
+        while time.monotonic() < began + SATURATED_SECONDS:
+            await crowd.one("video" if turn % every == 0 else "image")
+            turn += 1
+
+    await asyncio.gather(*(again(number) for number in range(2 * every)))
+    wrong = [one.problem for one in crowd.journeys if one.problem]
+    assert not wrong, wrong[:3]
+    # The first seconds warm up, the last ones run dry.
+    inner = [one for one in crowd.journeys if began + 20 < one.ended <= began + SATURATED_SECONDS]
+    return len(inner) / (SATURATED_SECONDS - 20)
+
+
+def load(struck: Target, folder: Path, rate: float, minutes: float) -> tuple[list[dict[str, Any]], list[int]]:
+    """Journeys in the order of their beginning, and the memory of the service every ten seconds."""
+    tokens, journeys = folder / "tokens", folder / "journeys"
+    people = int(rate * minutes * 60 * 1.5) + USERS
+    tokens.write_text("\n".join(struck.auth.token() for _ in range(people)))
+    environment = os.environ | {
+        "NANOSWAP_TOKENS": str(tokens),
+        "NANOSWAP_JOURNEYS": str(journeys),
+        "NANOSWAP_RATE": str(rate),
+        "NANOSWAP_CLIPS": str(CLIPS),
+        "NANOSWAP_SCALE": str(SCALE),
+        "NANOSWAP_FRAMES": str(FRAMES),
+    }
+    file = Path(__file__).with_name("locustfile.py")
+    words = ["-f", str(file), "--headless", "--host", struck.url, "-u", str(USERS), "-r", str(USERS)]
+    words += ["-t", f"{round(minutes * 60)}s", "--stop-timeout", "300", "--only-summary", "--exit-code-on-error", "0"]
+    memory = []
+    with subprocess.Popen([sys.executable, "-m", "locust", *words], env=environment) as crowd:
+        while crowd.poll() is None:
+            memory.append(held(struck.root))
+            time.sleep(10.0)
+    found = [json.loads(line) for line in journeys.read_text().splitlines()]
+    return sorted(found, key=lambda one: one["at"]), memory
+
+
+def planned(journeys: Sequence[dict[str, Any]], folder: Path) -> dict[str, float]:
+    """Kind -> seconds at p95 until the work begins, by the plan's simulation of the same arrivals."""
+    log = folder / "arrivals.csv"
+    rows = [f"{one['at']:.3f},{one['kind']},{one['gpu_seconds']:.3f}" for one in journeys if "gpu_seconds" in one]
+    log.write_text("\n".join(["at,kind,gpu_seconds", *rows]) + "\n")
+    arrivals: list[Arrival] = read_log(log)
+    waits = simulate(arrivals, Policy(), FLEET)
+    waits.settle()
+    found = {}
+    for kind, group in KIND.items():
+        quantile = waits.quantiles(group, list(range(24)), [0.95])
+        assert quantile is not None, kind
+        found[kind] = quantile[0]
+    return found
+
+
+def p95(values: Sequence[float]) -> float:
+    """The smallest value that nineteen of twenty don't exceed."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * 0.95))]
+
+
+def figures(journeys: Sequence[dict[str, Any]], memory: Sequence[int], plan: dict[str, float]) -> list[Figure]:
+    """What is reported."""
+    wrong = [one["problem"] for one in journeys if one["problem"]]
+    found = [Figure("failed", f"{len(wrong)} of {len(journeys)} {sorted(set(wrong))}", "none", not wrong)]
+    for kind, seconds in plan.items():
+        real = p95([one["work"] for one in journeys if one["kind"] == kind and "work" in one])
+        text = f"{real:.2f} s, planned {seconds:.2f} s ({real / seconds - 1:+.0%})"
+        found.append(Figure(f"{kind}, p95 until the work begins", text, "within 25 %", abs(real / seconds - 1) <= 0.25))
+    for kind in plan:
+        quoted = [one for one in journeys if one["kind"] == kind and "quoted" in one and "wait" in one]
+        share = sum(one["wait"] <= one["quoted"] for one in quoted) / len(quoted)
+        found.append(
+            Figure(
+                f"{kind}, waits within the quoted p90",
+                f"{share:.1%} of {len(quoted)}",
+                "85-95 %",
+                0.85 <= share <= 0.95,
+            )
+        )
+    third = len(memory) // 3
+    first, last = fmean(memory[third : 2 * third]), fmean(memory[2 * third :])
+    text = f"{first / 2**20:.0f} MiB, then {last / 2**20:.0f} MiB"
+    found.append(Figure("memory in the second and the last third", text, "at most 2 % more", last <= 1.02 * first))
+    return found
+
+
+def main() -> int:
+    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
+    share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.9
+    with tempfile.TemporaryDirectory() as name, target() as struck:
+        folder = Path(name)
+        most = asyncio.run(capacity(struck))
+        print(f"capacity: {most:.3f} people a second; {share:.0%} of it for {minutes:g} minutes", flush=True)
+        journeys, memory = load(struck, folder, most * share, minutes)
+        found = figures(journeys, memory, planned(journeys, folder))
+    busy = sum(one.get("gpu_seconds", 0.0) for one in journeys) / (journeys[-1]["at"] - journeys[0]["at"])
+    print(f"busy: {busy:.0%} of the time somebody's work was going on")
+    for one in found:
+        print(f"{'holds' if one.holds else 'MISSED':<7} {one.name}: {one.value} ({one.bound})")
+    return 0 if all(one.holds for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
