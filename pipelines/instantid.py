@@ -92,7 +92,8 @@ class _Crop:
 class InstantIdEngine:
     """Implements `Engine`. Thread safe; the more threads are in `swap`, the fuller are the steps.
 
-    step_batch, admitted: see `StepBatcher`; the first is at most the second. rinse: of the networks, see `Engine`.
+    step_batch, admitted, told: see `StepBatcher`; the first is at most the second. rinse: of the networks, see
+    `Engine`.
     enter: called in a thread before it makes anything on the device, see `GpuMemory`.
     """
 
@@ -106,12 +107,13 @@ class InstantIdEngine:
         admitted: int,
         rinse: Callable[[], None] = lambda: None,
         enter: Callable[[], None] = lambda: None,
+        told: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.name, self._rinse, self._enter = name, rinse, enter
         self.batch = step_batch
         self._nets, self._style = networks, style
         self._steps: StepBatcher[Denoising, Rgb] = StepBatcher(
-            networks.denoiser.step, self._finish, most=step_batch, admitted=admitted
+            networks.denoiser.step, self._finish, most=step_batch, admitted=admitted, told=told
         )
 
     def warm(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
@@ -81,6 +82,7 @@ def load_instantid(
         admitted=runtime.admitted,
         rinse=rinse,
         enter=enter,
+        told=partial(runtime.batching.told, "step"),
     )
     engine.warm()
     return engine

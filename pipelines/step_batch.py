@@ -64,12 +64,19 @@ class StepBatcher(Generic[J, R]):
     most      jobs in one step.
     admitted  jobs that may be on their way at once, until their results are there, which bounds memory; others wait
               outside, in order.
+    told      of each step that was made, how many jobs shared it.
     """
 
     def __init__(
-        self, step: Callable[[Sequence[J]], None], finish: Callable[[J], R], *, most: int, admitted: int
+        self,
+        step: Callable[[Sequence[J]], None],
+        finish: Callable[[J], R],
+        *,
+        most: int,
+        admitted: int,
+        told: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._step, self._finish, self._most, self._admitted = step, finish, most, admitted
+        self._step, self._finish, self._most, self._admitted, self._told = step, finish, most, admitted, told
         self._changed = Condition()
         self._outside: deque[object] = deque()
         self._inside = 0
@@ -156,6 +163,7 @@ class StepBatcher(Generic[J, R]):
     def _serve(self, batch: Sequence[_Place[J, R]]) -> None:
         try:
             self._step([place.job for place in batch])
+            self._told(len(batch))
             return
         except Exception as failed:
             if len(batch) == 1:

@@ -100,7 +100,8 @@ class ImageSwap:
         require_volatile()
         self._gate = self._settings.safety.load(self._settings.models)
         self._marks = self._settings.provenance.load()
-        self._engines = self._settings.models.load()
+        self._meter = _meter(self._settings)
+        self._engines = self._settings.models.load(told=self._meter.batches(Kind.IMAGE))
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         settings = self._settings
@@ -115,7 +116,7 @@ class ImageSwap:
                 rates,
                 gate=self._gate,
                 marks=self._marks,
-                meter=_meter(settings),
+                meter=self._meter,
             )
         )
 
@@ -132,7 +133,8 @@ class VideoSwap:
         require_volatile()
         self._gate = self._settings.safety.load(self._settings.models)
         self._marks = self._settings.provenance.load()
-        self._engines = self._settings.models.load(clips=True)
+        self._meter = _meter(self._settings)
+        self._engines = self._settings.models.load(clips=True, told=self._meter.batches(Kind.VIDEO))
         prepare_process()
         self._encoder = choose_encoder(Encoder(preset=self._settings.video_preset))
 
@@ -151,7 +153,7 @@ class VideoSwap:
                 rates,
                 gate=self._gate,
                 marks=self._marks,
-                meter=_meter(settings),
+                meter=self._meter,
             )
         )
 

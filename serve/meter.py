@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 from nanoswap.queue.room import RoomUnavailable
 from nanoswap.queue.sums import Sums, SumStore
-from nanoswap.serve.metrics import OTHER, Family
+from nanoswap.serve.metrics import BATCH, OTHER, Family
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,10 @@ class Meter:
         with self._lock:
             self._open[sum_name(family, *labels, str(bucket))] += 1
             self._open[sum_name(family, *labels, "sum")] += round(amount * THOUSANDTHS)
+
+    def batches(self, kind: str) -> Callable[[str, int], None]:
+        """What an engine tells how many rows shared a forward or a step (`Batching.told`)."""
+        return lambda what, rows: self.observe(BATCH, kind, what, amount=rows)
 
     async def read(self) -> Sums:
         """The sums of all processes. Raises RoomUnavailable."""

@@ -141,6 +141,13 @@ STAGE: Final = Family(
 BUSY: Final = Family(
     name="nanoswap_busy_seconds", help="Seconds of work of all turns.", type="counter", labels=_KIND, scale=1000
 )
+BATCH: Final = Family(
+    name="nanoswap_batch_size",
+    help="Rows of one forward of a network, pictures of one step of diffusion.",
+    type="histogram",
+    labels={"kind": KINDS, "of": ("forward", "step", OTHER)},
+    bounds=(1, 2, 4, 8, 16, 32, 64),
+)
 REFUSALS: Final = Family(
     name="nanoswap_gate_refusals",
     help="Swaps that the safety gate refused.",
@@ -156,7 +163,7 @@ REQUESTS: Final = Family(
 )
 
 #: What processes count, and what the line, the last report and the sessions say when asked.
-COUNTED: Final = (STAGE, BUSY, REFUSALS, REQUESTS)
+COUNTED: Final = (STAGE, BUSY, BATCH, REFUSALS, REQUESTS)
 ASKED: Final = (
     WAITING, WORK, SLOTS, RUNNING, WORKERS, WAIT, ETA_QUOTED, ETA_COVERED, GRANTS, NO_SHOWS, TICKETS, PROVE_TIME,
     PROVE_PASSED, KEYS_AGE,

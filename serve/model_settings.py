@@ -1,8 +1,8 @@
 """What an operator may set about engines and their weights. Read once, like all settings; see `Settings`."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nanoswap.pipelines.engine import Engine
@@ -90,12 +90,16 @@ class ModelSettings:
         for name in self.engines:
             check_engine(name, manifest, self.store(manifest), self.runtime)
 
-    def load(self, *, clips: bool = False) -> dict[str, Engine]:
-        """Every engine by name, or of `clips` those that swap them; the default one first. Raises as `check`."""
+    def load(
+        self, *, clips: bool = False, told: Callable[[str, int], None] = lambda _what, _rows: None
+    ) -> dict[str, Engine]:
+        """Every engine by name, or of `clips` those that swap them; the default one first. `told`: see `Batching`.
+        Raises as `check`."""
         manifest = self.read_manifest()
         store = self.store(manifest)
         names = self._named(manifest, clips)
-        return {name: load_engine(name, manifest, store, self.runtime, self.style) for name in names}
+        runtime = replace(self.runtime, batching=replace(self.runtime.batching, told=told))
+        return {name: load_engine(name, manifest, store, runtime, self.style) for name in names}
 
     def _named(self, manifest: Manifest, clips: bool) -> tuple[str, ...]:
         # One that the manifest doesn't have is for the loader to refuse.

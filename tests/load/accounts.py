@@ -1,4 +1,4 @@
-"""An auth service whose accounts are as many as a crowd needs, and that can be away: it only publishes its key.
+"""An auth service with as many accounts as a crowd needs, and that can be away: it publishes its key, and knows people.
 
 People of the development issuer are one person, and the room would rightly give that one a tenth of a GPU. Here a
 token for any account is signed on the spot, with the key that the real verifier fetches over HTTP.
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from joserfc import jwk, jwt
+from joserfc.errors import JoseError
 
 LIFE_SECONDS = 7200
 
@@ -68,6 +69,16 @@ class AuthService:
         }
         return jwt.encode({"alg": "ES256", "kid": self._key.kid, "typ": "JWT"}, claims, self._key)
 
+    def user(self, authorization: str) -> tuple[int, bytes]:
+        """What Supabase Auth answers about the session of a token: status and body."""
+        try:
+            claims = jwt.decode(authorization.removeprefix("Bearer "), self._key, algorithms=["ES256"]).claims
+        except (JoseError, ValueError):
+            return 403, json.dumps({"code": 403, "error_code": "bad_jwt", "msg": "invalid JWT"}).encode()
+        made = "2026-01-01T00:00:00Z"
+        account = {"id": claims["sub"], "aud": "authenticated", "app_metadata": {}, "user_metadata": {}}
+        return 200, json.dumps(account | {"created_at": made}).encode()
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         service = self
         keys = json.dumps({"keys": [self._key.as_dict(private=False)]}).encode()
@@ -75,9 +86,15 @@ class AuthService:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 service.asked += 1
-                found = self.path.endswith("/.well-known/jwks.json")
-                self.send_response(200 if found else 404)
-                body = keys if found else b"{}"
+                if self.path.endswith("/.well-known/jwks.json"):
+                    self.answer(200, keys)
+                elif self.path.endswith("/user"):
+                    self.answer(*service.user(self.headers.get("Authorization", "")))
+                else:
+                    self.answer(404, b"{}")
+
+            def answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

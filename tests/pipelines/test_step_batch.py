@@ -58,9 +58,13 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def batcher(
-    steps: Steps, most: int = 8, admitted: int = 16, finish: Callable[[Work], Work] = lambda job: job
+    steps: Steps,
+    most: int = 8,
+    admitted: int = 16,
+    finish: Callable[[Work], Work] = lambda job: job,
+    told: Callable[[int], None] = lambda _: None,
 ) -> StepBatcher[Work, Work]:
-    return StepBatcher(steps, finish, most=most, admitted=admitted)
+    return StepBatcher(steps, finish, most=most, admitted=admitted, told=told)
 
 
 class Held:
@@ -95,9 +99,9 @@ def test_alone_it_goes_from_step_to_step() -> None:
 
 
 def test_joins_at_the_next_step_and_leaves_when_done() -> None:
-    held, steps = Held(), Steps()
+    held, steps, told = Held(), Steps(), list[int]()
     steps.gate = held
-    ours = batcher(steps)
+    ours = batcher(steps, told=told.append)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(ours.run, [lambda: Work("a", 4)], CancelToken())
         held.step(2)  # two steps alone: the second is let through when the third waits
@@ -108,6 +112,7 @@ def test_joins_at_the_next_step_and_leaves_when_done() -> None:
         held.step(3)
         assert [job.taken for job in (*first.result(20), *second.result(20))] == [4, 3]
     assert steps.batches == [["a"], ["a"], ["a"], ["a", "b"], ["b"], ["b"]]
+    assert told == [1, 1, 1, 2, 1, 1]
 
 
 def test_buckets_never_share_a_step_and_who_came_first_goes_first() -> None:

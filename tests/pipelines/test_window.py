@@ -42,6 +42,21 @@ def test_calls_share_a_forward_and_each_gets_its_own() -> None:
     assert [sorted(items) for items in forwards] == [list(range(8))]
 
 
+def test_it_is_told_how_many_rows_shared_a_forward_that_succeeded() -> None:
+    told: list[tuple[str, int]] = []
+
+    def run(items: Sequence[int]) -> list[int]:
+        if len(items) > 1 and 3 in items:
+            raise ValueError(items)
+        return list(items)
+
+    batching = Batching(most=4, wait=1.0, told=lambda what, rows: told.append((what, rows)))
+    together(Window(run, batching), [0, 1, 2, 4])
+    assert told == [("forward", 4)]
+    together(Window(run, batching), [0, 1, 2, 3])
+    assert told[1:] == [("forward", 1)] * 4
+
+
 def test_no_forward_is_larger_than_allowed() -> None:
     sizes: list[int] = []
 

@@ -137,27 +137,22 @@ def nothing_was_lost(trickle: Trickle) -> None:
     assert trickle.swapped >= 5
 
 
-def test_replicas_follow_the_line_and_nobody_notices(astronaut: bytes, hopper: bytes) -> None:
-    with busy_service(astronaut, hopper) as (crowd, trickle):
+def test_replicas_follow_line_and_clock_and_nobody_notices(astronaut: bytes, hopper: bytes) -> None:
+    # Later than the slowest start of a service and the first way up and down; the window is a minute long.
+    begin = (datetime.now(UTC) + timedelta(seconds=180)).replace(second=0, microsecond=0)
+    hours = f"{begin:%H:%M}-{begin + timedelta(minutes=1):%H:%M}"
+    with busy_service(astronaut, hopper, NANOSWAP_IMAGE_FLOOR=f"mon-sun {hours} 3") as (crowd, trickle):
         assert crowd.line().workers == 1
         crowd.join(8, 30.0)
         wait_until(lambda: crowd.line().workers == 3, PATIENCE)
         crowd.go()
         wait_until(lambda: crowd.line().workers == 2, PATIENCE)
         wait_until(lambda: crowd.line().workers == 1, PATIENCE)
-        # Who drains has no slots but may still work: it must be let finish.
-        done = trickle.swapped
-        wait_until(lambda: trickle.wrong or trickle.swapped >= max(5, done + 2), PATIENCE)
-        nothing_was_lost(trickle)
-
-
-def test_replicas_stand_ready_by_the_clock_and_nobody_notices(astronaut: bytes, hopper: bytes) -> None:
-    # Later than the slowest start of a service; the window is a minute long.
-    begin = (datetime.now(UTC) + timedelta(seconds=180)).replace(second=0, microsecond=0)
-    hours = f"{begin:%H:%M}-{begin + timedelta(minutes=1):%H:%M}"
-    with busy_service(astronaut, hopper, NANOSWAP_IMAGE_FLOOR=f"mon-sun {hours} 3") as (crowd, trickle):
-        assert crowd.line().workers == 1
+        assert datetime.now(UTC) < begin - timedelta(seconds=10), "too slow to tell the line from the clock"
         wait_until(lambda: crowd.line().workers == 3, 180 + PATIENCE)
         assert datetime.now(UTC) >= begin - timedelta(seconds=1)
         wait_until(lambda: crowd.line().workers == 1, 60 + PATIENCE)
+        # Who drains has no slots but may still work: it must be let finish.
+        done = trickle.swapped
+        wait_until(lambda: trickle.wrong or trickle.swapped >= max(5, done + 2), PATIENCE)
         nothing_was_lost(trickle)

@@ -365,6 +365,20 @@ async def test_buckets_are_cumulative_as_the_format_wants_them() -> None:
     assert found["nanoswap_wait_seconds_sum{kind=image}"] == 99.5
 
 
+async def test_forwards_of_a_network_are_counted_by_their_rows() -> None:
+    store = MemorySums()
+    meter = Meter(store)
+    told = meter.batches(Kind.IMAGE)
+    for what, rows in (("forward", 1), ("forward", 8), ("step", 3)):
+        told(what, rows)
+    await meter.publish()
+    line, tally = await MemoryRoom(Policy()).line(Kind.IMAGE), await MemoryRoom(Policy()).tally(Kind.IMAGE)
+    found = parsed(exposition(Reading(lines=[line], tallies=[tally], sums=await store.read(), proved=None)).decode())
+    assert found["nanoswap_batch_size_count{kind=image,of=forward}"] == 2
+    assert found["nanoswap_batch_size_sum{kind=image,of=forward}"] == 9
+    assert found["nanoswap_batch_size_sum{kind=image,of=step}"] == 3
+
+
 async def test_a_request_whose_sender_left_before_its_answer_is_counted(here: House) -> None:
     async with person(here.gateway, "ann") as client:
         path = (await client.post("/v1/tickets", json=BODY | {"kind": "video", "frames": 300})).json()["links"]["self"]
