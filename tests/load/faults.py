@@ -26,8 +26,6 @@ class Fault:
 
     name: str
     strike: Callable[[Target], Awaitable[None]]
-    #: Whether what is in line may be forgotten by the store, and come back from people's own sealed tickets.
-    wipes: bool = False
 
 
 class NothingToStrike(Exception):
@@ -97,10 +95,11 @@ class _Upload:
         bearer = f"Bearer {target.auth.token()}"
         async with httpx.AsyncClient(base_url=target.url, timeout=60, headers={"Authorization": bearer}) as http:
             key = {"Idempotency-Key": os.urandom(8).hex()}
-            ticket = (await http.post("/v1/tickets", json=wanted, headers=key)).json()
-            while ticket["state"] != "granted":
-                await asyncio.sleep(0.2)
-                ticket = (await http.get(ticket["links"]["self"])).json()
+            answer = (await http.post("/v1/tickets", json=wanted, headers=key)).raise_for_status()
+            async with asyncio.timeout(240.0):
+                while (ticket := answer.json())["state"] != "granted":
+                    await asyncio.sleep(0.2)
+                    answer = (await http.get(ticket["links"]["self"])).raise_for_status()
         parts = urlsplit(target.url)
         head = (
             f"POST {ticket['links']['swap']} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: {bearer}\r\n"
@@ -153,7 +152,7 @@ FAULTS = (
     Fault("gateway killed", _kill("ServeReplica:gateway")),
     Fault("edge killed", _kill("haproxy -")),
     Fault("Ray's controller killed", _kill("ServeController")),
-    Fault("Redis killed, a new one after 5 s", _redis_gone, wipes=True),
+    Fault("Redis killed, a new one after 5 s", _redis_gone),
     Fault("Redis stalls for 8 s", _redis_stalls),
     Fault("keys' host and gateway gone for 15 s", _auth_gone),
     Fault("16 slow clients", _slow_clients),

@@ -21,6 +21,8 @@ class Findings:
 
     results: int
     turned_away: int
+    #: How many were in line, or in a turn that broke, when it struck.
+    in_line: int
     others: list[str]
     unsettled: list[str]
     lost: list[str]
@@ -37,23 +39,30 @@ def judge(journeys: Sequence[Journey], struck: float) -> Findings:
         others=[one.ticket for one in done if not one.theirs],
         unsettled=[one.ticket for one in done if not one.settled],
         lost=[f"{one.ticket or 'no ticket'} {one.problem}" for one in journeys if one.problem and one not in away],
+        in_line=len(in_line(journeys, struck)),
         overtaken=overtaken(journeys, struck),
     )
 
 
+def in_line(journeys: Sequence[Journey], struck: float) -> list[Journey]:
+    """Who had a place and no result at the blow, and was given a turn after it, or should have been: the turn of some
+    was interrupted."""
+    here = [one for one in journeys if one.ticket and one.joined <= struck < one.ended]
+    return [one for one in here if one.problem or any(grant > struck for grant in one.grants)]
+
+
 def overtaken(journeys: Sequence[Journey], struck: float) -> list[str]:
-    """Those in line when the fault struck whom somebody of the same kind, who came afterwards, was ahead of at the
-    turn by more than SLACK."""
+    """Those of `in_line` whom somebody of the same kind, who came afterwards, was ahead of at the turn by more than
+    SLACK."""
     found = []
-    for one in journeys:
-        if not one.ticket or one.joined > struck or (one.granted is not None and one.granted < struck):
-            continue
+    for one in in_line(journeys, struck):
+        turn = next((grant for grant in one.grants if grant > struck), None)
         later = [
-            other.granted
+            other.grants[0]
             for other in journeys
-            if other.kind == one.kind and other.ticket and other.joined > struck and other.granted is not None
+            if other.kind == one.kind and other.ticket and other.joined > struck and other.grants
         ]
-        if later and (one.granted is None or one.granted > min(later) + SLACK):
+        if later and (turn is None or turn > min(later) + SLACK):
             found.append(one.ticket)
     return found
 
@@ -61,19 +70,13 @@ def overtaken(journeys: Sequence[Journey], struck: float) -> list[str]:
 def recovered(journeys: Sequence[Journey], struck: float) -> float | None:
     """Seconds from the blow until half of those who come within any ten seconds wait no longer than nineteen of twenty
     did before it (or than a second). None when that isn't so for the last who came."""
-    before = [wait for one in journeys if one.began < struck and (wait := _whole_wait(one)) is not None]
+    before = [wait for one in journeys if one.began < struck and (wait := one.wait) is not None]
     usual = max(1.0, quantiles(before, n=20)[-1]) if len(before) > 1 else 1.0
     bins: dict[int, list[float]] = {}
     for one in journeys:
         if one.began >= struck:
-            wait = _whole_wait(one)
-            bins.setdefault(int((one.began - struck) // BIN), []).append(inf if wait is None else wait)
+            bins.setdefault(int((one.began - struck) // BIN), []).append(inf if one.wait is None else one.wait)
     slow = [index for index, waits in bins.items() if median(waits) > usual]
     if slow and max(slow) == max(bins):
         return None
     return BIN * (max(slow) + 1) if slow else 0.0
-
-
-def _whole_wait(one: Journey) -> float | None:
-    """From coming to the first turn, trying to join included."""
-    return None if one.granted is None else one.granted - one.began

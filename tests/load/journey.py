@@ -17,20 +17,19 @@ from tests.load import media
 
 @dataclass(slots=True)
 class Journey:
-    """Times are seconds of `time.monotonic`. ``turns``: grants that were seen. ``quoted``: seconds until the first
-    turn that were promised at the join with nine in ten. ``problem``: a stable code; empty for a result."""
+    """Times are seconds of `time.monotonic`. ``grants``: when turns were given. ``quoted``: seconds until the first turn
+    that were promised at the join with nine in ten. ``problem``: a stable code; empty for a result."""
 
     number: int
     kind: str
     began: float
     ticket: str = ""
     joined: float = 0.0
-    granted: float | None = None
+    grants: list[float] = field(default_factory=list)
     ended: float = 0.0
     quoted: float | None = None
     gpu_seconds: float = 0.0
-    turns: int = 0
-    states: list[str] = field(default_factory=list)
+    grant: str = ""
     owner: int | None = None
     #: Whether the service says of the ticket, afterwards, that this very result was delivered.
     settled: bool = False
@@ -43,8 +42,8 @@ class Journey:
 
     @property
     def wait(self) -> float | None:
-        """Seconds in line until the first turn."""
-        return None if self.granted is None else self.granted - self.joined
+        """Seconds from coming to the first turn, trying to join included."""
+        return self.grants[0] - self.began if self.grants else None
 
     def see(self, ticket: Mapping[str, Any]) -> None:
         """Note a snapshot of the ticket."""
@@ -55,11 +54,9 @@ class Journey:
             self.quoted = None if eta is None else float(eta["p90"])
         assert self.ticket == ticket["id"], "another place in line"
         state = str(ticket["state"])
-        if not self.states or self.states[-1] != state:
-            self.states.append(state)
-            if state == "granted":
-                self.turns += 1
-                self.granted = self.granted or now
+        if state == "granted" and ticket["grant"] != self.grant:
+            self.grant = str(ticket["grant"])
+            self.grants.append(now)
 
 
 async def travel(url: str, token: str, journey: Journey, target: bytes, patience: float) -> Journey:

@@ -15,9 +15,9 @@ STRUCK = 100.0
 
 def person(began: float, wait: float | None = 0.5, **changes: Any) -> Journey:
     """Somebody who came, joined at once and got what is theirs."""
-    granted = None if wait is None else began + wait
-    mine = Journey(number=7, kind="image", began=began, ticket=f"t{began}", joined=began, granted=granted)
-    return replace(mine, **({"owner": 7, "settled": True} | changes))
+    grants = [] if wait is None else [began + wait]
+    mine = Journey(number=7, kind="image", began=began, ticket=f"t{began}", joined=began, grants=grants)
+    return replace(mine, **({"owner": 7, "settled": True, "ended": began + (wait or 60.0) + 0.2} | changes))
 
 
 def test_all_is_well_when_all_is_well() -> None:
@@ -55,9 +55,17 @@ def test_who_was_in_line_and_is_overtaken_is_seen() -> None:
     assert overtaken([person(99.0, 1.0 + SLACK), later], STRUCK) == []
     assert overtaken([first, replace(later, kind="video")], STRUCK) == []
     # Never granted at all, while others were.
-    assert overtaken([person(99.0, None), later], STRUCK) == ["t99.0"]
-    # Whose turn it was before the blow was overtaken by nobody.
-    assert overtaken([person(90.0, 9.0), later], STRUCK) == []
+    assert overtaken([person(99.0, None, problem="timeout"), later], STRUCK) == ["t99.0"]
+    # Whose turn went on, or was over, was overtaken by nobody.
+    assert overtaken([person(90.0, 9.0, ended=140.0), person(80.0), later], STRUCK) == []
+
+
+def test_whose_turn_broke_must_have_the_next_one() -> None:
+    later = person(101.0, 1.0)
+    broken = person(90.0, 9.0, ended=140.0)
+    assert overtaken([replace(broken, grants=[99.0, 102.0 + SLACK]), later], STRUCK) == []
+    assert overtaken([replace(broken, grants=[99.0, 103.0 + SLACK]), later], STRUCK) == ["t90.0"]
+    assert judge([replace(broken, grants=[99.0, 102.0]), later, person(80.0)], STRUCK).in_line == 1
 
 
 def test_recovery_counts_from_the_blow_to_the_last_slow_bin() -> None:
