@@ -42,6 +42,8 @@ class JwksStore:
         self._keys: dict[str, Key] = {}
         self._fetched: float | None = None
         self._tried: float | None = None
+        #: Since when nothing newer could be had: when the keys in use were fetched, else the first try.
+        self._failing: float | None = None
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(self, kid: str) -> Key | None:
@@ -64,6 +66,14 @@ class JwksStore:
     def age(self) -> float | None:
         """Seconds since the keys were fetched; None without any."""
         return None if self._fetched is None else self._clock() - self._fetched
+
+    @property
+    def overdue(self) -> float | None:
+        """Seconds since the keys in use were fetched (or first asked for) if the last try failed, 0.0 if it didn't;
+        None before the first."""
+        if self._failing is not None:
+            return self._clock() - self._failing
+        return None if self._fetched is None else 0.0
 
     async def close(self) -> None:
         if self._fetching is not None:
@@ -98,7 +108,10 @@ class JwksStore:
             keys = httpx.Response(200, content=body).json()["keys"]
             self._keys = {key["kid"]: key for key in keys[:MAX_KEYS] if usable(key)}
             self._fetched = self._clock()
+            self._failing = None
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            if self._failing is None:
+                self._failing = self._clock() if self._fetched is None else self._fetched
             log.warning("signing keys not fetched: %s", type(error).__name__)
 
 

@@ -29,8 +29,8 @@ class RedisSums:
         self._script = resources.files("nanoswap.queue").joinpath("sums.lua").read_text()
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
 
-    async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_age: float | None) -> None:
-        age = "" if keys_age is None else round(keys_age * 1000)
+    async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_overdue: float | None) -> None:
+        age = "" if keys_overdue is None else round(keys_overdue * 1000)
         words = [word for pair in numbers.items() for word in pair]
         await self._call("add", process, turn, round(TURN_SECONDS * 1000), age, *words)
 

@@ -137,9 +137,9 @@ class Sessions:
         self._asking: dict[str, asyncio.Task[bool]] = {}
 
     @property
-    def keys_age(self) -> float | None:
-        """Seconds since the auth service's keys were fetched; None without any."""
-        return self._jwks.age
+    def keys_overdue(self) -> float | None:
+        """How long the auth service's keys could not be renewed; see `JwksStore.overdue`."""
+        return self._jwks.overdue
 
     async def verify(self, token: str) -> Session:
         """The session of an access token. Raises an InvalidSession, or SessionsUnavailable without any keys."""

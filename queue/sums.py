@@ -17,17 +17,17 @@ HEARD_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """``numbers``: name -> sum. ``keys_age``: seconds since the oldest of the signing keys in use were fetched, None
-    where nobody has any."""
+    """``numbers``: name -> sum. ``keys_overdue``: for how many seconds some process could not renew its signing keys,
+    about 0 where all could; None where nobody has tried."""
 
     numbers: Mapping[str, int]
-    keys_age: float | None
+    keys_overdue: float | None
 
 
 class SumStore(Protocol):
     """Belongs to one event loop; close it. Both methods raise RoomUnavailable when the store is away."""
 
-    async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_age: float | None) -> None:
+    async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_overdue: float | None) -> None:
         """Add ``numbers``, unless this ``turn`` of ``process`` or a later one has been. Turns begin at 1."""
 
     async def read(self) -> Sums: ...
@@ -42,12 +42,12 @@ class MemorySums:
         self._clock = clock
         self._numbers: Counter[str] = Counter()
         self._turns: dict[str, int] = {}
-        #: process -> when it was heard of, when its keys were fetched
+        #: process -> when it was heard of, since when it can't renew its keys
         self._heard: dict[str, tuple[float, float | None]] = {}
 
-    async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_age: float | None) -> None:
+    async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_overdue: float | None) -> None:
         now = self._clock()
-        self._heard[process] = (now, None if keys_age is None else now - keys_age)
+        self._heard[process] = (now, None if keys_overdue is None else now - keys_overdue)
         if turn > self._turns.get(process, 0):
             self._turns[process] = turn
             self._numbers.update(numbers)

@@ -43,17 +43,17 @@ def application(
     small_bodies: bool = False,
     meter: Meter,
     prefix: str = "",
-    keys_age: Callable[[], float | None],
+    keys_overdue: Callable[[], float | None],
 ) -> FastAPI:
     """An application without endpoints. It closes ``limits`` and ``meter`` when it stops. ``small_bodies``: see
-    BodyLimit; ``prefix``: see CountRequests; ``keys_age``: see Meter.
+    BodyLimit; ``prefix``: see CountRequests; ``keys_overdue``: see Meter.
 
     The OpenAPI document is ours (``schema.py``), so FastAPI's own is off.
     """
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        async with meter.running(keys_age), lifespan(app):
+        async with meter.running(keys_overdue), lifespan(app):
             yield
         await limits.close()
 

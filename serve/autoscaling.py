@@ -50,10 +50,13 @@ class LinePolicy:
             # What was calm before says nothing about the time that nobody saw.
             self._fleet = None
             return max(target, floor(self._rules, now)), {}
+        turns = line.granted + line.running
+        # Clips that a replica holds and doesn't work on yet wait as those in line do, and nobody sees it there.
+        inside = max(0, turns - ready * self._rules.slots) * (0.0 if line.service is None else line.service.p50)
         demand = Demand(
-            work=line.work_seconds,
+            work=line.work_seconds + inside,
             oldest=line.oldest_seconds,
-            turns=line.granted + line.running,
+            turns=turns,
             p95=None if line.wait is None else line.wait.p95,
         )
         self._fleet = follow(self._fleet, demand, target=target, ready=min(ready, target), now=now)

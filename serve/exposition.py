@@ -51,8 +51,8 @@ class _Collected:
             ended, passed = self.reading.proved
             yield _plain(metrics.PROVE_TIME, {(): ended})
             yield _plain(metrics.PROVE_PASSED, {(): float(passed)})
-        if self.reading.sums.keys_age is not None:
-            yield _plain(metrics.KEYS_AGE, {(): self.reading.sums.keys_age})
+        if self.reading.sums.keys_overdue is not None:
+            yield _plain(metrics.KEYS_OVERDUE, {(): self.reading.sums.keys_overdue})
         for family in metrics.COUNTED:
             yield _counted(family, self.reading.sums)
 

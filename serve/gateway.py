@@ -119,7 +119,7 @@ def create_gateway(
         lifespan,
         small_bodies=True,
         meter=meter,
-        keys_age=lambda: sessions.keys_age,
+        keys_overdue=lambda: sessions.keys_overdue,
     )
     Signed = Annotated[Session, Depends(signed_in(sessions, room, limits))]
     Joining = Annotated[Session, Depends(signed_in(sessions, room, limits, "tickets"))]

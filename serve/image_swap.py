@@ -83,7 +83,7 @@ def create_image_swap(
         lifespan(room, sessions, worker, Kind.IMAGE, settings.image_slots),
         meter=meter,
         prefix="/image",
-        keys_age=lambda: sessions.keys_age,
+        keys_overdue=lambda: sessions.keys_overdue,
     )
     app.add_middleware(Clearing)
     Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]

@@ -35,6 +35,8 @@ from nanoswap.serve.volatility import refuse_cores
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 90.0
+#: For what is answered at that moment; event streams are opened anew elsewhere, or not at all.
+GATEWAY_SECONDS = 10.0
 LOG_BYTES = 1_048_576  # of one file of Ray's own log
 HOUR_MS = "3600000"
 OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
@@ -44,8 +46,8 @@ def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) ->
     """Serve until SIGINT or SIGTERM. ``environment`` is the process's own: Ray's workers inherit it."""
     # The edge holds what it passes on, and a core of it would be a file. All that starts from here inherits this.
     refuse_cores()
-    stop = threading.Event()
-    with local_service(environment) as settings:
+    stop, hurry = threading.Event(), threading.Event()
+    with local_service(environment, hurry) as settings:
         # Not earlier: until now Ctrl-C is a KeyboardInterrupt that unwinds the start, and Ray sets handlers of its own.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
@@ -58,14 +60,15 @@ def run(environment: MutableMapping[str, str], *, say: Callable[[str], None]) ->
         while not stop.wait(0.5):
             pass
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        say("Stopping …")
+            signal.signal(number, lambda *_: hurry.set())
+        say("Stopping when the swaps that run are done; Ctrl-C again stops at once.")
     return 0
 
 
 @contextmanager
-def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
-    """Start everything that isn't configured and yield when the service answers."""
+def local_service(environment: MutableMapping[str, str], hurry: threading.Event) -> Iterator[Settings]:
+    """Start everything that isn't configured and yield when the service answers. At the end swaps that run are waited
+    for until ``hurry`` is set."""
     before = dict(environment)
     with ExitStack() as stack:
         folder = stack.enter_context(scratch(_warn))
@@ -90,7 +93,7 @@ def local_service(environment: MutableMapping[str, str]) -> Iterator[Settings]:
         settings.provenance.load()
         environment.update(ray_environment(folder, longest_drain(settings)))
         stack.callback(_restore, environment, before)
-        stack.enter_context(_ray(settings, folder))
+        stack.enter_context(_ray(settings, folder, hurry))
         _wait_until_ready(settings)
         yield settings
 
@@ -132,6 +135,8 @@ def ray_environment(folder: Path, drain: float) -> dict[str, str]:
         # Replicas that come or go make a new edge process; the old one lives until the longest result has been taken.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(drain)),
         "RAY_SERVE_HAPROXY_MAXCONN": str(max_connections()),
+        # An edge that died is made anew after the third look that misses it.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
         # Only on the main loop is a slow reader's back-pressure real.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
@@ -168,7 +173,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def _ray(settings: Settings, folder: Path) -> Iterator[None]:
+def _ray(settings: Settings, folder: Path, hurry: threading.Event) -> Iterator[None]:
     # Imported here: Ray Serve reads its environment once, when it is imported.
     import ray
     from ray import serve
@@ -190,9 +195,23 @@ def _ray(settings: Settings, folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(Exception):
-            for name in applications(settings):
-                serve.delete(name)
+            _drain(settings, hurry)
         ray.shutdown()
+
+
+def _drain(settings: Settings, hurry: threading.Event) -> None:
+    """End the replicas that swap when they have done what they began, then the gateway: until then it tells people how
+    their swaps went."""
+    from ray import serve
+
+    for names, seconds in ((("image", "video"), longest_drain(settings)), (("gateway",), GATEWAY_SECONDS)):
+        there = set(serve.status().applications).intersection(names)
+        for name in there:
+            serve.delete(name, _blocking=False)
+        deadline = time.monotonic() + seconds
+        while there.intersection(serve.status().applications) and time.monotonic() < deadline:
+            if hurry.wait(0.2):
+                return
 
 
 def _wait_until_ready(settings: Settings) -> None:

@@ -61,7 +61,7 @@ class Meter:
         """The sums of all processes. Raises RoomUnavailable."""
         return Sums({}, None) if self._store is None else await self._store.read()
 
-    async def publish(self, keys_age: float | None = None) -> None:
+    async def publish(self, keys_overdue: float | None = None) -> None:
         """Send what has been counted. Raises RoomUnavailable, and nothing is lost."""
         if self._store is None:
             return
@@ -69,13 +69,13 @@ class Meter:
             with self._lock:
                 self._sending, self._open = dict(self._open), Counter()
             self._turn += 1
-        await self._store.add(self._process, self._turn, self._sending, keys_age)
+        await self._store.add(self._process, self._turn, self._sending, keys_overdue)
         self._sending = None
 
     @asynccontextmanager
-    async def running(self, keys_age: Callable[[], float | None]) -> AsyncIterator[None]:
-        """Publish every PUBLISH_SECONDS while the block runs and once behind it; close the store then. ``keys_age``:
-        seconds since this process fetched its signing keys."""
+    async def running(self, keys_overdue: Callable[[], float | None]) -> AsyncIterator[None]:
+        """Publish every PUBLISH_SECONDS while the block runs and once behind it; close the store then.
+        ``keys_overdue``: for how many seconds this process could not renew its signing keys."""
 
         if self._store is None:
             yield
@@ -85,7 +85,7 @@ class Meter:
             away = False
             while True:
                 try:
-                    await self.publish(keys_age())
+                    await self.publish(keys_overdue())
                     away = False
                 except RoomUnavailable:
                     if not away:

@@ -125,9 +125,9 @@ PROVE_TIME: Final = Family(
     name="nanoswap_prove_timestamp_seconds", help="When the last search for remnants ended.", type="gauge"
 )
 PROVE_PASSED: Final = Family(name="nanoswap_prove_passed", help="Whether it found nothing: 1 or 0.", type="gauge")
-KEYS_AGE: Final = Family(
-    name="nanoswap_jwks_age_seconds",
-    help="Since the sign-in service's keys were fetched, in the process that holds the oldest.",
+KEYS_OVERDUE: Final = Family(
+    name="nanoswap_jwks_overdue_seconds",
+    help="For how long a process could not renew the sign-in service's keys.",
     type="gauge",
 )
 
@@ -166,5 +166,5 @@ REQUESTS: Final = Family(
 COUNTED: Final = (STAGE, BUSY, BATCH, REFUSALS, REQUESTS)
 ASKED: Final = (
     WAITING, WORK, SLOTS, RUNNING, WORKERS, WAIT, ETA_QUOTED, ETA_COVERED, GRANTS, NO_SHOWS, TICKETS, PROVE_TIME,
-    PROVE_PASSED, KEYS_AGE,
+    PROVE_PASSED, KEYS_OVERDUE,
 )  # fmt: skip

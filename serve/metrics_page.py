@@ -7,9 +7,9 @@ handful of reads; the answer is made anew each time, for Prometheus asks every s
 
 import hmac
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import FastAPI, Header, Response
+from fastapi import FastAPI, Header, Request, Response
 
 from nanoswap.queue.room import WaitingRoom
 from nanoswap.queue.ticket import Kind
@@ -17,6 +17,8 @@ from nanoswap.serve.exposition import CONTENT_TYPE, Reading, exposition
 from nanoswap.serve.meter import Meter
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.verification import Verification
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
 def install(
@@ -27,10 +29,12 @@ def install(
         return
     expected = f"Bearer {token}".encode()
 
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics(authorization: Annotated[str, Header()] = "") -> Response:
+    # Any method: a 405 would tell that there is something for another.
+    @app.api_route("/metrics", methods=METHODS, include_in_schema=False)
+    async def metrics(request: Request, authorization: Annotated[str, Header()] = "") -> Response:
         # A header's bytes are Latin-1 to the framework; comparing text would refuse what isn't ASCII with an error.
-        if not hmac.compare_digest(authorization.encode("latin-1", "replace"), expected):
+        trusted = hmac.compare_digest(authorization.encode("latin-1", "replace"), expected)
+        if not trusted or request.method != "GET":
             raise Problem("not_found")
         report = (await verification.answer()).report
         reading = Reading(

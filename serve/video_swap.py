@@ -77,7 +77,7 @@ def create_video_swap(
         lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots),
         meter=meter,
         prefix="/video",
-        keys_age=lambda: sessions.keys_age,
+        keys_overdue=lambda: sessions.keys_overdue,
     )
     app.add_middleware(Clearing)
     Signed = Annotated[Session, Depends(signed_in(sessions, room, rate))]

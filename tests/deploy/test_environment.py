@@ -12,8 +12,8 @@ from nanoswap.serve.settings import Settings
 from nanoswap.serve.volatility import FREED_MEMORY
 from tests.deploy.files import DEPLOY, OVERLAYS, ROOT, one
 
-#: Of neither the service nor Ray: CUDA's cache, the proxy of HTTPX.
-OTHERS = {"CUDA_CACHE_DISABLE", "HTTPS_PROXY"}
+#: Not of the service: CUDA's cache, the proxy of HTTPX, and what Ray reads on nodes of a cluster only.
+OTHERS = {"CUDA_CACHE_DISABLE", "HTTPS_PROXY", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"}
 #: What differs from pod to pod or is KubeRay's: the token, ports (a pod has a network of its own).
 NOT_CARRIED = {
     "RAY_AUTH_MODE",
@@ -122,10 +122,35 @@ def test_replicas_grow_to_the_machines_and_have_the_time_to_drain() -> None:
         sizes.add(changes["/spec/rayClusterConfig/workerGroupSpecs/0/maxReplicas"])
     assert sizes == {settings.image_rules.maximum} == {settings.video_rules.maximum}
     drain = longest_drain(settings)
-    assert group["template"]["spec"]["terminationGracePeriodSeconds"] > drain
+    ray_waits = float(cluster()["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+    assert drain < ray_waits < group["template"]["spec"]["terminationGracePeriodSeconds"]
     assert one("RayService", "nanoswap")["spec"]["rayClusterDeletionDelaySeconds"] > drain
     service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["nanoswap"]
     assert 60 * int(service["stop_grace_period"].removesuffix("m")) > drain
+
+
+def test_machines_are_there_before_the_floor_asks_for_them() -> None:
+    settings = Settings.from_environment(cluster() | SECRET)
+    least = one("RayService", "nanoswap")["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["minReplicas"]
+    days = {"1-5": frozenset(range(5)), "6,0": frozenset((5, 6))}
+    warm = {}
+    for trigger in one("ScaledObject", "placeholder")["spec"]["triggers"]:
+        minute, hour, _, _, week = trigger["metadata"]["start"].split()
+        assert int(hour) * 60 + int(minute) < 13 * 60 + 45
+        warm[days[week]] = int(trigger["metadata"]["desiredReplicas"]) + least
+    for rules in (settings.image_rules, settings.video_rules):
+        assert rules is not None
+        assert {window.days: window.replicas for window in rules.windows} == warm
+
+
+def test_tunnels_get_as_long_as_they_may_ask_for() -> None:
+    # cloudflared refuses to start with more than three minutes.
+    pod = one("Deployment", "tunnel")["spec"]["template"]["spec"]
+    words = pod["containers"][0]["args"]
+    compose_words = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["cloudflared"]["command"]
+    for said in (words, compose_words):
+        assert int(said[said.index("--grace-period") + 1].removesuffix("s")) <= 180
+    assert pod["terminationGracePeriodSeconds"] > 180
 
 
 def test_nothing_secret_is_in_the_manifests() -> None:

@@ -25,7 +25,7 @@ CALM = "nothing"
 MEMORY_BYTES = 64 * 2**20
 HEAD = (
     "| fault | in line | results | turned away | somebody else's | not settled | lost a place | overtaken"
-    " | waits as before after | memory | prove |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    " | waits as before after | memory | prove |\n| --- |" + " ---: |" * 9 + " --- |"
 )
 
 

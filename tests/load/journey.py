@@ -17,8 +17,8 @@ from tests.load import media
 
 @dataclass(slots=True)
 class Journey:
-    """Times are seconds of `time.monotonic`. ``grants``: when turns were given. ``quoted``: seconds until the first turn
-    that were promised at the join with nine in ten. ``problem``: a stable code; empty for a result."""
+    """Times are seconds of `time.monotonic`. ``grants``: when turns were given. ``quoted``: seconds until the first
+    turn that were promised at the join with nine in ten. ``problem``: a stable code; empty for a result."""
 
     number: int
     kind: str

@@ -118,7 +118,7 @@ def p95(values: Sequence[float]) -> float:
 
 def figures(journeys: Sequence[dict[str, Any]], memory: Sequence[int], plan: dict[str, float]) -> list[Figure]:
     """What is reported."""
-    wrong = [one["problem"] for one in journeys if one["problem"]]
+    wrong = [one["problem"] for one in journeys if one["problem"] or "gpu_seconds" not in one]
     found = [Figure("failed", f"{len(wrong)} of {len(journeys)} {sorted(set(wrong))}", "none", not wrong)]
     for kind, seconds in plan.items():
         real = p95([one["work"] for one in journeys if one["kind"] == kind and "work" in one])

@@ -274,9 +274,9 @@ async def test_rotation_staleness_and_revocation(issuer: Issuer) -> None:
     now = 0.0
     store = JwksStore(f"{issuer.url}/.well-known/jwks.json", clock=lambda: now)
     sessions = issuer.sessions(jwks=store)
-    assert sessions.keys_age is None
+    assert sessions.keys_overdue is None
     await sessions.verify(issuer.token())
-    assert sessions.keys_age == 0.0
+    assert sessions.keys_overdue == 0.0
     new = jwk.ECKey.generate_key("P-256", {"kid": "new", "use": "sig", "alg": "ES256"})
     issuer.keys.append(new.as_dict(private=False))
     now += COOL_DOWN_SECONDS
@@ -284,8 +284,9 @@ async def test_rotation_staleness_and_revocation(issuer: Issuer) -> None:
     # The server goes away: keys serve on for an hour past their life, then no more.
     issuer.up = False
     now += TTL_SECONDS + STALE_SECONDS - 1
+    assert sessions.keys_overdue == 0.0, "nobody has asked for newer ones"
     assert await sessions.verify(issuer.token(new))
-    assert sessions.keys_age == TTL_SECONDS + STALE_SECONDS - 1, "fetching in vain doesn't make them younger"
+    assert sessions.keys_overdue == TTL_SECONDS + STALE_SECONDS - 1, "what counts is when they were fetched"
     now += 60
     with pytest.raises(SessionsUnavailable):
         await sessions.verify(issuer.token(new))

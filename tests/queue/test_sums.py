@@ -54,16 +54,16 @@ async def test_a_turn_that_is_sent_again_counts_once(sums: SumStore) -> None:
 
 async def test_age_is_that_of_the_oldest_keys_of_those_who_are_there(sums: SumStore, clock: Clock) -> None:
     await sums.add("a", 1, {}, None)
-    assert (await sums.read()).keys_age is None
+    assert (await sums.read()).keys_overdue is None
     await sums.add("a", 2, {}, 100.0)
     await sums.add("b", 1, {}, 400.0)
     clock.seconds += 5
-    assert (await sums.read()).keys_age == 405.0
+    assert (await sums.read()).keys_overdue == 405.0
     clock.seconds += HEARD_SECONDS - 5
     await sums.add("a", 3, {}, 10.0)
-    assert (await sums.read()).keys_age == 10.0, "b is gone"
+    assert (await sums.read()).keys_overdue == 10.0, "b is gone"
     await sums.add("a", 4, {}, None)
-    assert (await sums.read()).keys_age is None
+    assert (await sums.read()).keys_overdue is None
 
 
 async def test_an_emptied_store_begins_at_zero(redis_url: str) -> None:

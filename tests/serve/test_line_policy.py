@@ -74,6 +74,17 @@ def asked(policy: LinePolicy, now: float, target: int, ready: int | None = None)
     return wanted
 
 
+def test_what_waits_inside_a_replica_counts_as_work(shown: type[Shown]) -> None:
+    policy = LinePolicy("image")
+    # One runs, three wait in the same replica: three times five minutes for one that is there.
+    shown.seen = replace(QUIET, granted=1, running=3, service=Spread(300.0, 300.0))
+    assert asked(policy, NIGHT, 1) == 5
+    shown.seen = replace(QUIET, running=1, service=Spread(300.0, 300.0))
+    assert asked(policy, NIGHT, 1) == 1
+    shown.seen = replace(QUIET, granted=1, running=3, service=None)
+    assert asked(policy, NIGHT, 1) == 1
+
+
 def test_follows_the_line(shown: type[Shown]) -> None:
     policy = LinePolicy("image")
     assert asked(policy, NIGHT, 1) == 1

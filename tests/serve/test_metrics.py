@@ -47,7 +47,7 @@ SHOWN = replace(SETTINGS, metrics_token=TOKEN)
 class Anyone:
     """Takes the token itself as the account's name; its keys are a minute old."""
 
-    keys_age = 60.0
+    keys_overdue = 60.0
 
     async def verify(self, token: str) -> Session:
         if token == TOKEN:
@@ -154,10 +154,11 @@ async def test_without_the_token_it_answers_as_an_address_that_is_not_there(here
     transport = httpx.ASGITransport(here.gateway)
     async with httpx.AsyncClient(transport=transport, base_url="http://t") as anybody:
         headers = {} if header is None else {"Authorization": header.encode("latin-1")}
-        answer = await anybody.get("/metrics", headers=headers)  # type: ignore[arg-type]
-        nowhere = await anybody.get("/metricz")
-    assert answer.status_code == nowhere.status_code == 404
-    assert answer.content == nowhere.content
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+            answer = await anybody.request(method, "/metrics", headers=headers)  # type: ignore[arg-type]
+            nowhere = await anybody.request(method, "/metricz")
+            assert answer.status_code == nowhere.status_code == 404, method
+            assert answer.content == nowhere.content, method
 
 
 async def test_every_name_is_there_before_anything_has_happened(here: House) -> None:
@@ -195,7 +196,7 @@ async def test_numbers_are_what_happened(here: House) -> None:
     assert found["nanoswap_waiting{kind=video}"] == 1
     assert found["nanoswap_work_seconds{kind=video}"] > 1
     assert (found["nanoswap_slots{kind=image}"], found["nanoswap_workers{kind=image}"]) == (1, 1)
-    assert found["nanoswap_jwks_age_seconds{}"] >= 60
+    assert found["nanoswap_jwks_overdue_seconds{}"] >= 60
     for stage in ("upload", "ready", "decode"):
         assert found[f"nanoswap_stage_seconds_count{{kind=image,stage={stage}}}"] == 2, stage
     for stage in ("detect", "swap", "encode", "deliver"):
@@ -303,9 +304,9 @@ class Away(MemorySums):
         super().__init__()
         self.calls = 0
 
-    async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_age: float | None) -> None:
+    async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_overdue: float | None) -> None:
         self.calls += 1
-        await super().add(process, turn, numbers, keys_age)
+        await super().add(process, turn, numbers, keys_overdue)
         if self.calls % 2:
             raise RoomUnavailable
 

@@ -1,6 +1,7 @@
 """Marks are a matter of configuration that can't be forgotten: without a certificate nothing starts."""
 
 import stat
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_service_for_the_public_does_not_start_without(
         "REDIS_URL": "unix:///none",
         "NANOSWAP_REGION": "elsewhere", "NANOSWAP_GATE": "off",
     }  # fmt: skip
-    with pytest.raises(SettingsError, match="NANOSWAP_C2PA_CERTIFICATE"), local_service(environment):
+    with pytest.raises(SettingsError, match="NANOSWAP_C2PA_CERTIFICATE"), local_service(environment, threading.Event()):
         pass
 
 
