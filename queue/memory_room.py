@@ -225,6 +225,24 @@ class MemoryRoom:
         self._close(held, State.SUCCEEDED if outcome.code is None else State.FAILED)
         return True
 
+    async def remember(self, ticket: Ticket, outcome: Outcome) -> bool:
+        policy, now, held = self._policy, self._now(), self._get(ticket.id)
+        used = _ms(debt(outcome.gpu_seconds, policy.phi))
+        if held is None:
+            end = ticket.joined + _ms(policy.life)
+            if now > end or end <= self._erased.get(ticket.account, 0):
+                return False
+            self._clocks[ticket.account] = max(float(now), self._clocks.get(ticket.account, 0.0)) + used
+            held = self._held[ticket.id] = _Held(ticket, now, returned=True, entered=now)
+        elif held.ticket.state not in (State.WAITING, State.GRANTED, State.PARKED):
+            return False
+        else:
+            self._move_clock(held, used - _ms(held.ticket.debt))
+        outcome = replace(outcome, gpu_seconds=_ms(outcome.gpu_seconds) / 1000)
+        held.ticket = replace(held.ticket, outcome=outcome)
+        self._close(held, State.SUCCEEDED if outcome.code is None else State.FAILED)
+        return True
+
     async def release(self, ticket_id: str, worker: str, used: float) -> bool:
         held = self._running(ticket_id, worker)
         if held is not None:

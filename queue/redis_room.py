@@ -148,8 +148,6 @@ class RedisRoom:
             raise TicketNotFound
         policy = self._policy
         start = boost(ticket.estimate, policy.boost_gamma, policy.boost_cap)
-        declared = {name: getattr(ticket, name) for name in ("bytes", "width", "height", "frames", "consent")}
-        extra = declared | {"joined": ticket.joined, "attempts": ticket.attempts, "predicted": 0}
         answer = await self._call(
             "restore",
             ticket.id,
@@ -163,7 +161,7 @@ class RedisRoom:
             ticket.score + _ms(start) + _ms(ticket.debt),
             ticket.joined + _ms(policy.life),
             _ms(policy.idempotency),
-            *_flat(extra),
+            *_known(ticket),
         )
         if answer == ["gone"]:
             raise TicketNotFound
@@ -210,6 +208,28 @@ class RedisRoom:
             outcome.bytes,
             outcome.sha256,
             _ms(policy.tombstone),
+        )
+        return bool(done)
+
+    async def remember(self, ticket: Ticket, outcome: Outcome) -> bool:
+        policy, used = self._policy, outcome.gpu_seconds
+        done = await self._call(
+            "remember",
+            ticket.id,
+            ticket.account,
+            ticket.kind.value,
+            _ms(ticket.estimate),
+            _ms(ticket.debt),
+            ticket.score,
+            _ms(debt(used, policy.phi)),
+            _ms(used),
+            outcome.code or "",
+            outcome.bytes,
+            outcome.sha256,
+            _ms(policy.tombstone),
+            ticket.joined + _ms(policy.life),
+            _ms(policy.idempotency),
+            *_known(ticket),
         )
         return bool(done)
 
@@ -324,6 +344,12 @@ def away(error: Exception) -> bool:
 def _declared(declaration: Declaration) -> dict[str, object]:
     names = ("bytes", "width", "height", "frames", "consent")
     return {name: getattr(declaration, name) for name in names}
+
+
+def _known(ticket: Ticket) -> list[object]:
+    """What a ticket that comes back into the store is made of, besides what its rules need."""
+    declared = {name: getattr(ticket, name) for name in ("bytes", "width", "height", "frames", "consent")}
+    return _flat(declared | {"joined": ticket.joined, "attempts": ticket.attempts, "predicted": 0})
 
 
 def _flat(fields: Mapping[str, object]) -> list[object]:

@@ -294,6 +294,29 @@ function ops.finish(a)
   return 1
 end
 
+-- id acc kind est debt score used_debt used_ms code bytes sha256 tombstone life remember | field value …
+-- A turn that ended in order, and the store forgot the ticket meanwhile or put it back in line: it ended all the same.
+function ops.remember(a)
+  local id, acc = a[1], a[2]
+  local state, used = get(id, 'state'), tonumber(a[7])
+  if state then
+    if state ~= 'waiting' and state ~= 'granted' and state ~= 'parked' then return 0 end
+    move_clock(acc, used - tonumber(get(id, 'debt')))
+  else
+    local erased = tonumber(call('GET', P .. ':x:' .. acc) or 0)
+    if now > tonumber(a[13]) or tonumber(a[13]) <= erased then return 0 end
+    set_clock(acc, math.max(now, tonumber(call('GET', P .. ':tat:' .. acc) or 0)) + used)
+    local fields = {'acc', acc, 'kind', a[3], 'est', a[4], 'debt', a[5], 'score', a[6], 'returned', '1'}
+    for i = 15, #a do fields[#fields + 1] = a[i] end
+    call('HSET', ticket_key(id), unpack(fields))
+    call('SADD', P .. ':k:' .. acc, ticket_key(id))
+    call('PEXPIRE', P .. ':k:' .. acc, a[14])
+  end
+  call('HSET', ticket_key(id), 'code', a[9], 'out_bytes', a[10], 'sha256', a[11], 'gpu_ms', a[8])
+  close(id, a[9] == '' and 'succeeded' or 'failed', a[12])
+  return 1
+end
+
 -- id worker used_debt parked max_attempts tombstone
 function ops.release(a)
   if not mine(a[1], a[2]) then return 0 end

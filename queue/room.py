@@ -201,6 +201,12 @@ class WaitingRoom(Protocol):
     async def finish(self, ticket_id: str, worker: str, outcome: Outcome) -> bool:
         """End a turn and settle the account's debt to what was really used. False when it wasn't this worker's."""
 
+    async def remember(self, ticket: Ticket, outcome: Outcome) -> bool:
+        """Write down how a turn ended of which ``finish`` knew nothing; ``ticket`` as it was redeemed. The store was
+        emptied meanwhile, or took the worker for lost and put the ticket back in line; its owner shall be told what
+        became of it, and it isn't done again. False when it has ended, runs once more, is too old, or its account was
+        erased."""
+
     async def release(self, ticket_id: str, worker: str, used: float) -> bool:
         """Give an interrupted turn back: parked at its old place, aborted after ``max_attempts``.
 

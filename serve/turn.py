@@ -22,6 +22,9 @@ from nanoswap.serve.turn_record import DELIVERED, GIVEN_BACK, TurnRecord, rounde
 
 log = logging.getLogger(__name__)
 
+#: How long, and how often, a delivered result is reported to a store that is away. In seconds.
+SETTLE_SECONDS, SETTLE_PAUSE = 20.0, 0.5
+
 #: Problems that are nobody's fault but the connection's or ours: the place in line is given back.
 _OUR_SIDE = frozenset({"incomplete", "lost_turn", "internal", "room_unavailable"})
 #: Problems of a declaration that wasn't true: the declared cost is kept.
@@ -149,11 +152,21 @@ def _write_down(books: Books | None, held: Turn, error: BaseException | None) ->
 
 
 async def _settle(room: WaitingRoom, worker: str, held: Turn, error: BaseException | None) -> None:
-    """Tell the room how the turn ended. Never raises: the answer to the person matters more."""
+    """Tell the room how the turn ended. Never raises: the answer to the person matters more. Who has a result must not
+    be sent back to the line because the store was away at that moment, so that is told again until SETTLE_SECONDS
+    have passed."""
+    until = time.monotonic() + (0.0 if held.outcome is None else SETTLE_SECONDS)
+    while not await _settled(room, worker, held, error) and time.monotonic() < until:
+        await asyncio.sleep(SETTLE_PAUSE)
+
+
+async def _settled(room: WaitingRoom, worker: str, held: Turn, error: BaseException | None) -> bool:
+    """Try to; whether the room has heard it."""
     ticket = held.ticket
     try:
         if held.outcome is not None:
-            await room.finish(ticket.id, worker, held.outcome)
+            if not await room.finish(ticket.id, worker, held.outcome):
+                await room.remember(ticket, held.outcome)
         elif (code := _fault(error)) is not None:
             used = ticket.estimate if code in _FALSE_DECLARATION else held.used
             await room.finish(ticket.id, worker, Outcome(code=code, bytes=0, sha256="", gpu_seconds=used))
@@ -162,3 +175,5 @@ async def _settle(room: WaitingRoom, worker: str, held: Turn, error: BaseExcepti
         await room.grant(ticket.kind)
     except RoomError as failure:
         log.warning("turn not settled, its lease will lapse: %s", type(failure).__name__)
+        return False
+    return True

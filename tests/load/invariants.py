@@ -37,7 +37,7 @@ def judge(journeys: Sequence[Journey], struck: float) -> Findings:
         results=len(done),
         turned_away=len(away),
         others=[one.ticket for one in done if not one.theirs],
-        unsettled=[one.ticket for one in done if not one.settled],
+        unsettled=[one.ticket for one in done if one.settled is False],
         lost=[f"{one.ticket or 'no ticket'} {one.problem}" for one in journeys if one.problem and one not in away],
         in_line=len(in_line(journeys, struck)),
         overtaken=overtaken(journeys, struck),

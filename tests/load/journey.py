@@ -31,8 +31,9 @@ class Journey:
     gpu_seconds: float = 0.0
     grant: str = ""
     owner: int | None = None
-    #: Whether the service says of the ticket, afterwards, that this very result was delivered.
-    settled: bool = False
+    #: Whether the service says of the ticket, afterwards, that this very result was delivered; None: a store that was
+    #: emptied since knows nothing of it any more.
+    settled: bool | None = False
     problem: str = ""
 
     @property
@@ -77,16 +78,18 @@ async def travel(url: str, token: str, journey: Journey, target: bytes, patience
     return journey
 
 
-async def _settled(client: AsyncClient, ticket: str, data: bytes) -> bool:
+async def _settled(client: AsyncClient, ticket: str, data: bytes) -> bool | None:
     """Ask until the ticket has ended: the service writes it down when the last byte has left."""
+    known = True
     headers = {"Authorization": f"Bearer {client.token}"}
     async with httpx.AsyncClient(base_url=client.url, headers=headers, timeout=10) as http:
         for _ in range(100):
             with suppress(httpx.HTTPError):
                 answer = await http.get(f"/v1/tickets/{ticket}")
+                known = answer.status_code != 404
                 if answer.status_code == 200 and answer.json()["state"] != "running":
                     body = answer.json()
                     digest = hashlib.sha256(data).hexdigest()
                     return body["state"] == "succeeded" and bool(body["result"]["sha256"] == digest)
             await asyncio.sleep(0.2)
-    return False
+    return False if known else None

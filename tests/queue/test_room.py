@@ -483,6 +483,72 @@ async def test_restore_gives_back_the_place_and_never_a_second_turn(redis_url: s
 
 
 @pytest.mark.parametrize("make", ["memory", "redis"])
+async def test_a_turn_that_ended_is_remembered_whatever_the_store_has_forgotten(redis_url: str, make: str) -> None:
+    now = START
+
+    def new_room() -> WaitingRoom:
+        """One that knows nothing."""
+        if make == "memory":
+            return MemoryRoom(POLICY, clock=lambda: now)
+        with redis.Redis.from_url(redis_url) as store:
+            store.flushall()
+        return RedisRoom(redis_url, POLICY, clock=lambda: now)
+
+    async def running(room: WaitingRoom, account: str) -> Ticket:
+        await room.enlist("w", Kind.IMAGE, 8, 3600.0)
+        joined = (await room.join(account, declaration(), 2.0, idempotency_key=None)).place.ticket
+        await room.grant(Kind.IMAGE)
+        nonce = (await room.place(joined.id, account)).ticket.grant
+        return await room.redeem(joined.id, account, nonce or "", "w")
+
+    done = Outcome(code=None, bytes=9, sha256="ab" * 32, gpu_seconds=1.5)
+    room = new_room()
+    ticket = await running(room, "ann")
+    assert not await room.remember(ticket, done), "its own worker still has it"
+    await room.close()
+
+    # Emptied: it is known again as what it was, costs what it cost, and its seal brings nothing back.
+    room = new_room()
+    assert not await room.finish(ticket.id, "w", done)
+    assert await room.remember(ticket, done)
+    found = (await room.place(ticket.id, "ann")).ticket
+    assert (found.state, found.outcome, found.joined) == (State.SUCCEEDED, done, ticket.joined)
+    assert (await room.quota("ann")).refill_seconds == pytest.approx(1.5 / POLICY.phi)
+    assert (await room.quota("ann")).open_tickets == 0
+    assert (await room.restore(ticket, "ann")).ticket.state is State.SUCCEEDED
+    assert not await room.remember(ticket, done), "once"
+    await room.close()
+
+    # Emptied, and its owner was quicker and is in line again.
+    room = new_room()
+    assert (await room.restore(ticket, "ann")).ticket.state is State.WAITING
+    assert await room.remember(ticket, done)
+    assert (await room.place(ticket.id, "ann")).ticket.state is State.SUCCEEDED
+    line = await room.line(Kind.IMAGE)
+    assert (line.waiting, line.work_seconds) == (0, 0)
+    await room.close()
+
+    # The worker was taken for lost.
+    room = new_room()
+    ticket = await running(room, "ann")
+    now += round(POLICY.lease * 1000) + 1
+    assert (await room.sweep()).lost == 1
+    assert await room.remember(ticket, done)
+    assert (await room.place(ticket.id, "ann")).ticket.state is State.SUCCEEDED
+    await room.close()
+
+    # Too late: the account is gone, or the ticket.
+    room = new_room()
+    await room.erase("ann", now // 1000, forgive=True)
+    assert not await room.remember(ticket, done)
+    await room.close()
+    room = new_room()
+    now += round(POLICY.life * 1000)
+    assert not await room.remember(ticket, done)
+    await room.close()
+
+
+@pytest.mark.parametrize("make", ["memory", "redis"])
 async def test_erased_account_can_not_be_brought_back_by_its_seals(redis_url: str, make: str) -> None:
     now = START
     room: WaitingRoom = MemoryRoom(POLICY, clock=lambda: now)
