@@ -30,7 +30,7 @@ def install(
     expected = f"Bearer {token}".encode()
 
     # Any method: a 405 would tell that there is something for another.
-    @app.api_route("/metrics", methods=METHODS, include_in_schema=False)
+    @app.api_route("/metrics", methods=list(METHODS), include_in_schema=False)
     async def metrics(request: Request, authorization: Annotated[str, Header()] = "") -> Response:
         # A header's bytes are Latin-1 to the framework; comparing text would refuse what isn't ASCII with an error.
         trusted = hmac.compare_digest(authorization.encode("latin-1", "replace"), expected)
