@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 TTL_SECONDS = 600.0
 STALE_SECONDS = 3600.0
 COOL_DOWN_SECONDS = 30.0
+FIRST_SECONDS = 2.0
 TIMEOUT_SECONDS = 5.0
 MAX_BYTES = 65_536
 MAX_KEYS = 32
@@ -82,7 +83,9 @@ class JwksStore:
         await self._http.aclose()
 
     def _may_try(self) -> bool:
-        return self._tried is None or self._clock() - self._tried >= COOL_DOWN_SECONDS
+        # Who has no keys at all refuses everybody, so the auth service's return is found soon.
+        pause = COOL_DOWN_SECONDS if self._keys else FIRST_SECONDS
+        return self._tried is None or self._clock() - self._tried >= pause
 
     def _start(self) -> "asyncio.Task[None]":
         if self._fetching is None or self._fetching.done():

@@ -269,7 +269,11 @@ class MemoryRoom:
             self._park(held)
         for held in expired:
             self._sums[held.ticket.kind]["no_shows"] += 1
-            self._close(held, State.EXPIRED)
+            held.ticket = replace(held.ticket, attempts=held.ticket.attempts + 1)
+            if held.ticket.attempts >= self._policy.max_attempts:
+                self._close(held, State.EXPIRED)
+            else:
+                self._park(held)
         for held in lost:
             self._give_back(held)
         for held in forgotten:

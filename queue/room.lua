@@ -354,7 +354,13 @@ function ops.sweep(a)
   for i = 5, #a do
     for _, id in ipairs(due(P .. ':g:' .. a[i])) do
       tally(a[i], 'no_shows')
-      close(id, 'expired', a[4])  -- a no-show kept a slot from others: the debt stays
+      -- Perhaps nobody could tell them. Who never comes kept a slot from others: then the debt stays.
+      if call('HINCRBY', ticket_key(id), 'attempts', 1) >= tonumber(a[3]) then
+        close(id, 'expired', a[4])
+      else
+        call('ZREM', P .. ':g:' .. a[i], id)
+        park(id, a[i], parked)
+      end
       count[2] = count[2] + 1
     end
     for _, id in ipairs(due(P .. ':r:' .. a[i])) do

@@ -86,7 +86,7 @@ class Policy:
     presence: float = 45.0
     #: Parked for longer: expired.
     parked: float = 600.0
-    #: A grant must be redeemed within this.
+    #: A grant must be redeemed within this, else it counts as an attempt and the ticket is parked.
     grant: float = 15.0
     #: A running turn must be renewed within this.
     lease: float = 20.0
@@ -115,7 +115,8 @@ class Joined:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep found: tickets parked, expired, turns lost by their worker, parked tickets forgotten."""
+    """What one sweep found: people unheard of, grants that nobody came for, turns lost by their worker, parked tickets
+    forgotten."""
 
     parked: int
     expired: int

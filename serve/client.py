@@ -191,7 +191,8 @@ class AsyncClient:
             except httpx.TransportError:
                 failures += 1
             except NanoswapError as error:
-                if not isinstance(error, Unavailable | Busy) or failures >= 10:
+                # The place outlives the service's absence, and the swap's own time-out ends this.
+                if not isinstance(error, Unavailable | Busy):
                     raise
                 failures += 1
             await asyncio.sleep(pause(failures))

@@ -355,7 +355,7 @@ class Rooms(RuleBasedStateMachine):
             assert isinstance(sums, Tally)
             assert sum(sums.waits) <= sums.tickets[State.GRANTED]
             assert sums.covered <= sums.quoted <= sums.tickets[State.WAITING]
-            assert sums.no_shows <= sums.tickets[State.EXPIRED]
+            assert sums.no_shows <= sums.tickets[State.EXPIRED] + sums.tickets[State.PARKED]
             places = [self.place(pair) for pair in self.pairs if pair.kind is kind]
             waiting = sorted((place.position, place.ticket.score) for place in places if place.position)
             assert [position for position, _ in waiting] == list(range(1, len(waiting) + 1))
@@ -691,10 +691,16 @@ async def test_who_leaves_after_the_quoted_time_was_told_too_little(
 
 async def test_a_grant_that_nobody_comes_for_is_a_no_show(redis_url: str) -> None:
     async def story(room: WaitingRoom, now: list[int]) -> None:
-        await room.join("a", declaration(), 2.0, idempotency_key=None)
-        await room.grant(Kind.IMAGE)
-        now[0] += round(POLICY.grant * 1000)
-        await room.sweep()
+        ticket = (await room.join("a", declaration(), 2.0, idempotency_key=None)).place.ticket
+        for attempt in range(1, POLICY.max_attempts + 1):
+            assert await room.grant(Kind.IMAGE) == [ticket.id]
+            now[0] += round(POLICY.grant * 1000)
+            assert (await room.sweep()).expired == 1
+            found = (await room.place(ticket.id, "a")).ticket
+            last = attempt == POLICY.max_attempts
+            assert (found.state, found.attempts) == (State.EXPIRED if last else State.PARKED, attempt)
+            assert await room.grant(Kind.IMAGE) == [], "nobody is granted a turn who isn't there"
+            await room.beat([ticket.id])
         # Parked for too long ends in the same state and is none.
         await room.join("b", declaration(), 2.0, idempotency_key=None)
         for seconds in (POLICY.presence, POLICY.parked):
@@ -702,7 +708,7 @@ async def test_a_grant_that_nobody_comes_for_is_a_no_show(redis_url: str) -> Non
             await room.sweep()
 
     sums = await in_both(redis_url, story)
-    assert (sums.no_shows, sums.tickets[State.EXPIRED], sums.tickets[State.PARKED]) == (1, 2, 1)
+    assert (sums.no_shows, sums.tickets[State.EXPIRED], sums.tickets[State.PARKED]) == (3, 2, 3)
 
 
 def test_a_wait_at_a_bound_is_below_it() -> None:

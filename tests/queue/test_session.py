@@ -16,7 +16,7 @@ from joserfc import jwk, jwt
 from joserfc.jws import JWSRegistry
 
 from nanoswap.queue.account import Accounts
-from nanoswap.queue.jwks import COOL_DOWN_SECONDS, STALE_SECONDS, TTL_SECONDS, JwksStore
+from nanoswap.queue.jwks import COOL_DOWN_SECONDS, FIRST_SECONDS, STALE_SECONDS, TTL_SECONDS, JwksStore
 from nanoswap.queue.session import (
     MAX_TOKEN_LENGTH,
     InvalidSession,
@@ -267,6 +267,25 @@ async def test_hundred_at_once_cause_one_fetch(issuer: Issuer) -> None:
     token = issuer.token()
     await asyncio.gather(*(sessions.verify(token) for _ in range(100)))
     assert issuer.fetches() == 1
+    await sessions.close()
+
+
+async def test_without_any_keys_the_auth_services_return_is_found_soon(issuer: Issuer) -> None:
+    now = 0.0
+    sessions = issuer.sessions(jwks=JwksStore(f"{issuer.url}/.well-known/jwks.json", clock=lambda: now))
+    issuer.up = False
+    with pytest.raises(SessionsUnavailable):
+        await sessions.verify(issuer.token())
+    issuer.up = True
+    with pytest.raises(SessionsUnavailable):
+        await sessions.verify(issuer.token())
+    assert issuer.fetches() == 1, "not at every request"
+    assert sessions.keys_overdue == 0.0
+    now += 1.5
+    assert sessions.keys_overdue == 1.5
+    now += FIRST_SECONDS - 1.5
+    assert await sessions.verify(issuer.token())
+    assert sessions.keys_overdue == 0.0
     await sessions.close()
 
 
