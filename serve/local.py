@@ -8,6 +8,7 @@ a memory file system. One folder holds every file of the run, and it is removed 
 import logging
 import math
 import os
+import random
 import resource
 import secrets
 import signal
@@ -166,10 +167,13 @@ def max_connections() -> int:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nothing listens on at this moment. It is none of those that systems give to outgoing
+    connections, of which one might take it before it is bound, nor of Ray's workers' (10002 to 19999)."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def source() -> bytes:
     return _jpeg(portrait("astronaut"))
 
 
+@cache
 def picture(number: int, scale: float = 1.0) -> bytes:
     """Grace Hopper's portrait with ``number`` at the top, ``scale`` times 512 x 600 pixels, as JPEG."""
     rgb = cv2.resize(portrait("hopper"), None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)

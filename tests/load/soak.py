@@ -31,7 +31,7 @@ USERS = 400
 SATURATED_SECONDS = 120.0
 #: As the service is started here: one replica for each kind, who share the processor.
 FLEET = Fleet(
-    image=(1,) * 24, video=(1,) * 24, shared=True, image_slots=1, video_jobs=1, video_slots=2, chunk=0.5
+    image=(1,) * 24, video=(1,) * 24, shared=True, image_slots=1, video_jobs=1, video_slots=2, chunk=0.25
 )  # fmt: skip
 KIND = {"image": IMAGE, "video": VIDEO}
 
