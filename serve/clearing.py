@@ -36,21 +36,29 @@ class Clearing:
             if scope["type"] == "http" and scope["path"].endswith(MEDIA):
                 loop = asyncio.get_running_loop()
                 for seconds in _MOMENTS:
-                    loop.call_later(seconds, loop.run_in_executor, None, clear)
+                    loop.call_later(seconds, _clear_up, loop)
+
+
+def _clear_up(loop: asyncio.AbstractEventLoop) -> None:
+    forget_bodies(loop)
+    loop.run_in_executor(None, clear)
 
 
 def clear() -> None:
     """Free what only cycles hold, overwrite what numpy has put aside of it, and hand free pages back to the kernel."""
     gc.collect()
-    forget_bodies()
     wipe_small_arrays()
     give_back_memory()
 
 
-def forget_bodies() -> None:
+def forget_bodies(loop: asyncio.AbstractEventLoop) -> None:
     """Free what came of bodies that nobody has read. uvicorn keeps it with the last request of a connection, up to 256
-    KiB, until the next one comes or the connection ends: a refused upload would lie there."""
-    for each in gc.get_objects():
-        # Not isinstance: it asks objects that only pretend, and some of torch's warn of it.
-        if type(each) is RequestResponseCycle and each.response_complete:
-            each.body = bytearray()
+    KiB, until the next one comes or the connection ends: a refused upload would lie there. On the loop's thread.
+
+    Connections are found by the loop's own list of them, private as it is, and not among the collector's objects: to
+    list those gives other threads' half-made tuples a second owner, at which Python fails them (SystemError).
+    """
+    for transport in list(getattr(loop, "_transports", {}).values()):
+        cycle = getattr(transport.get_protocol(), "cycle", None)
+        if isinstance(cycle, RequestResponseCycle) and cycle.response_complete:
+            cycle.body = bytearray()

@@ -17,7 +17,7 @@ from nanoswap.queue.ticket import Declaration, Kind
 from tests.serve.api import Api
 from tests.serve.conftest import Service, start_service, stop_service, wait_until
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.apart]
 
 PATIENCE = 90.0
 #: A replica of `mesh` starts within seconds; the steps down are as fast as they can be watched.

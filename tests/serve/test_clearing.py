@@ -1,7 +1,6 @@
 """What a connection that stays open keeps of an upload that was refused."""
 
 import asyncio
-import gc
 
 import uvicorn
 from starlette.responses import PlainTextResponse
@@ -25,7 +24,9 @@ async def test_refused_body_is_gone_while_its_connection_lives_on() -> None:
     try:
         writer.write(b"POST /swap HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(MARK) + MARK)
         await reader.readuntil(b"no")
-        cycles = [each for each in gc.get_objects() if type(each) is RequestResponseCycle]
+        (connection,) = server.server_state.connections
+        cycles = [connection.cycle]
+        assert isinstance(connection.cycle, RequestResponseCycle)
         assert any(MARK[:1000] in each.body for each in cycles), "the server keeps nothing: this test would not notice"
         async with asyncio.timeout(20):
             while any(each.body for each in cycles):

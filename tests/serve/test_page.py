@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -94,10 +96,16 @@ def test_picture_without_a_face_is_explained(visit: Visit, astronaut: bytes) -> 
 
 def test_refusal_of_the_gate_is_explained(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
     refused = '{"type":"/problems#content_refused","title":"No","status":422,"code":"content_refused","detail":"No."}'
+
+    def refuse(route: Route) -> None:
+        # The ticket ends with it, as it does where the gate has refused.
+        address = urlsplit(route.request.url)
+        ticket = f"{address.scheme}://{address.netloc}/v1/tickets/{address.path.split('/')[-2]}"
+        httpx.delete(ticket, headers={"Authorization": route.request.headers["authorization"]}).raise_for_status()
+        route.fulfill(status=422, content_type="application/problem+json", body=refused)
+
     visit.ready(astronaut, hopper)
-    visit.page.route(
-        "**/swap", lambda route: route.fulfill(status=422, content_type="application/problem+json", body=refused)
-    )
+    visit.page.route("**/swap", refuse)
     visit.page.get_by_role("button", name="Swap", exact=True).click()
     expect(visit.page.locator("body")).to_contain_text("This content isn't swapped here", timeout=30_000)
     expect(visit.page.locator("body")).to_contain_text("Pictures must show adults, and nothing intimate.")

@@ -10,7 +10,7 @@ from tests.clips import Actor, Recipe, Scene, make, read, sway
 from tests.serve.api import Api
 from tests.serve.conftest import start_service, stop_service
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.apart]
 
 FRAMES = 240
 
