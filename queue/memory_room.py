@@ -47,6 +47,8 @@ class _Held:
     quoted: int | None = None
     #: Came back from parking or a seal: its wait says nothing about the line.
     returned: bool = False
+    #: Didn't come for its last turn.
+    absent: bool = False
     worker: str | None = None
     started: int = 0
     #: Since when it has been in line without a break, in ms.
@@ -196,7 +198,7 @@ class MemoryRoom:
         if held.until <= self._now():
             raise GrantExpired
         self._enter(held, State.RUNNING, self._policy.lease)
-        held.worker, held.started = worker, self._now()
+        held.worker, held.started, held.absent = worker, self._now(), False
         self._sums[held.ticket.kind][State.RUNNING] += 1
         return held.ticket
 
@@ -274,10 +276,12 @@ class MemoryRoom:
                 self._close(held, State.EXPIRED)
             else:
                 self._park(held)
+                held.absent, held.until = True, now + _ms(self._policy.presence)
         for held in lost:
             self._give_back(held)
         for held in forgotten:
-            self._move_clock(held, -_ms(held.ticket.debt))
+            if not held.absent:
+                self._move_clock(held, -_ms(held.ticket.debt))
             self._close(held, State.EXPIRED)
         self._workers = {name: offer for name, offer in self._workers.items() if offer[2] > now}
         return Swept(len(parked), len(expired), len(lost), len(forgotten))

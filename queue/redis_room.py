@@ -245,7 +245,7 @@ class RedisRoom:
 
     async def sweep(self) -> Swept:
         policy = self._policy
-        rest = (_ms(policy.parked), policy.max_attempts, _ms(policy.tombstone))
+        rest = (_ms(policy.parked), policy.max_attempts, _ms(policy.tombstone), _ms(policy.presence))
         return Swept(*map(int, await self._call("sweep", 500, *rest, *_KINDS)))
 
     async def enlist(self, worker: str, kind: Kind, slots: int, alive: float) -> None:

@@ -266,7 +266,7 @@ function ops.redeem(a)
   if state ~= 'granted' or get(id, 'nonce') ~= a[3] then return {'used'} end
   if tonumber(call('ZSCORE', P .. ':g:' .. kind, id) or 0) <= now then return {'expired'} end
   call('ZREM', P .. ':g:' .. kind, id)
-  call('HDEL', ticket_key(id), 'nonce', 'nonce_expires')
+  call('HDEL', ticket_key(id), 'nonce', 'nonce_expires', 'absent')
   call('HSET', ticket_key(id), 'state', 'running', 'worker', a[4], 'started', int(now))
   call('ZADD', P .. ':r:' .. kind, int(now + tonumber(a[5])), id)
   tally(kind, 'running')
@@ -342,7 +342,7 @@ function ops.cancel(a)
   return 1
 end
 
--- limit parked max_attempts tombstone kind …
+-- limit parked max_attempts tombstone absent kind …
 function ops.sweep(a)
   local limit, parked = tonumber(a[1]), tonumber(a[2])
   local function due(key) return call('ZRANGEBYSCORE', key, '-inf', int(now), 'LIMIT', 0, limit) end
@@ -351,7 +351,7 @@ function ops.sweep(a)
     park(id, get(id, 'kind'), parked)
     count[1] = count[1] + 1
   end
-  for i = 5, #a do
+  for i = 6, #a do
     for _, id in ipairs(due(P .. ':g:' .. a[i])) do
       tally(a[i], 'no_shows')
       -- Perhaps nobody could tell them. Who never comes kept a slot from others: then the debt stays.
@@ -359,7 +359,8 @@ function ops.sweep(a)
         close(id, 'expired', a[4])
       else
         call('ZREM', P .. ':g:' .. a[i], id)
-        park(id, a[i], parked)
+        call('HSET', ticket_key(id), 'absent', '1')
+        park(id, a[i], tonumber(a[5]))
       end
       count[2] = count[2] + 1
     end
@@ -373,7 +374,7 @@ function ops.sweep(a)
     end
   end
   for _, id in ipairs(due(P .. ':p')) do
-    move_clock(get(id, 'acc'), -tonumber(get(id, 'debt')))
+    if not get(id, 'absent') then move_clock(get(id, 'acc'), -tonumber(get(id, 'debt'))) end
     close(id, 'expired', a[4])
     count[4] = count[4] + 1
   end

@@ -86,7 +86,7 @@ class Policy:
     presence: float = 45.0
     #: Parked for longer: expired.
     parked: float = 600.0
-    #: A grant must be redeemed within this, else it counts as an attempt and the ticket is parked.
+    #: A grant must be redeemed within this, else it counts as an attempt, and the ticket is parked for ``presence``.
     grant: float = 15.0
     #: A running turn must be renewed within this.
     lease: float = 20.0

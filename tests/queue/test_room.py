@@ -701,6 +701,16 @@ async def test_a_grant_that_nobody_comes_for_is_a_no_show(redis_url: str) -> Non
             assert (found.state, found.attempts) == (State.EXPIRED if last else State.PARKED, attempt)
             assert await room.grant(Kind.IMAGE) == [], "nobody is granted a turn who isn't there"
             await room.beat([ticket.id])
+        # Once, and never heard of again: over as soon as somebody who is unheard of, and the debt stays.
+        alone = (await room.join("c", declaration(), 20.0, idempotency_key=None)).place.ticket
+        await room.grant(Kind.IMAGE)
+        now[0] += round(POLICY.grant * 1000)
+        assert (await room.sweep()).expired == 1
+        owed = (await room.quota("c")).refill_seconds
+        now[0] += round(POLICY.presence * 1000)
+        assert (await room.sweep()).forgotten == 1
+        assert (await room.place(alone.id, "c")).ticket.state is State.EXPIRED
+        assert (await room.quota("c")).refill_seconds == pytest.approx(max(0.0, owed - POLICY.presence))
         # Parked for too long ends in the same state and is none.
         await room.join("b", declaration(), 2.0, idempotency_key=None)
         for seconds in (POLICY.presence, POLICY.parked):
@@ -708,7 +718,7 @@ async def test_a_grant_that_nobody_comes_for_is_a_no_show(redis_url: str) -> Non
             await room.sweep()
 
     sums = await in_both(redis_url, story)
-    assert (sums.no_shows, sums.tickets[State.EXPIRED], sums.tickets[State.PARKED]) == (3, 2, 3)
+    assert (sums.no_shows, sums.tickets[State.EXPIRED], sums.tickets[State.PARKED]) == (4, 3, 4)
 
 
 def test_a_wait_at_a_bound_is_below_it() -> None:
