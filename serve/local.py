@@ -40,6 +40,8 @@ READY_SECONDS = 90.0
 GATEWAY_SECONDS = 10.0
 LOG_BYTES = 1_048_576  # of one file of Ray's own log
 HOUR_MS = "3600000"
+#: A replica's port isn't used again for half an hour, so there are many more than replicas.
+REPLICA_PORTS = 250
 OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
 
 
@@ -122,7 +124,12 @@ def child_environment(folder: Path) -> dict[str, str]:
 def ray_environment(folder: Path, drain: float) -> dict[str, str]:
     """What Ray must be told before it starts; each line closes a path by which media or data could leave. ``drain``:
     seconds that a swap may take."""
+    first = replica_ports()
     return edge_environment() | {
+        # Ray gives every service of a machine the same ports for its replicas, which share them with whoever has them:
+        # one service's edge would send people to another's replica.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS - 1),
         # Bodies enter the replica's own server through HAProxy, not Ray's proxy and object store.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -170,10 +177,26 @@ def free_port() -> int:
     """A TCP port on loopback that nothing listens on at this moment. It is none of those that systems give to outgoing
     connections, of which one might take it before it is bound, nor of Ray's workers' (10002 to 19999)."""
     while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        port = random.randrange(20_000, 22_000)
+        if not _taken(port):
             return port
+
+
+def replica_ports() -> int:
+    """The first of REPLICA_PORTS ports for the replicas of one service; nobody uses those that come first."""
+    while True:
+        first = random.randrange(22_000, 32_000, REPLICA_PORTS)
+        if not any(map(_taken, range(first, first + 16))):
+            return first
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """Where the folder of a run lies, and what is said when that is a disk."""
 
 import os
+import random
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 import nanoswap.serve.scratch as scratch_module
 from nanoswap.queue.redis_server import RedisServer
-from nanoswap.serve.local import child_environment, ray_environment
+from nanoswap.serve.local import child_environment, ray_environment, replica_ports
 from nanoswap.serve.scratch import in_memory, scratch
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's statfs")
@@ -71,3 +73,11 @@ def test_rays_logs_have_an_end(tmp_path: Path) -> None:
     told = ray_environment(tmp_path, 1000.0)
     kept = int(told["RAY_ROTATION_MAX_BYTES"]) * (1 + int(told["RAY_ROTATION_BACKUP_COUNT"]))
     assert 0 < kept <= 4 * 2**20
+
+
+def test_services_of_one_machine_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    firsts = iter((23_000, 23_250))
+    monkeypatch.setattr(random, "randrange", lambda *_: next(firsts))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 23_003))
+        assert replica_ports() == 23_250
