@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from nanoswap.queue.room import Line, RoomError, WaitingRoom
 from nanoswap.queue.ticket import Kind, Place
+from nanoswap.serve.background import background
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +54,8 @@ class Board:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the loop as long as the block lasts."""
-        task = asyncio.create_task(self._run(), name="board")
-        try:
+        async with background(self._run(), "board"):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     @property
     def streams(self) -> int:

@@ -10,13 +10,14 @@ import hashlib
 import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from nanoswap.pipelines.swap import Swapped
 from nanoswap.queue.ticket import Outcome
+from nanoswap.serve.background import background
 from nanoswap.serve.problems import NO_STORE, Problem
 from nanoswap.serve.turn import Turn
 from nanoswap.serve.upload import wipe
@@ -41,13 +42,8 @@ async def hearing_the_person_leave(receive: Receive, turn: Turn) -> AsyncIterato
         left.set()
         turn.cancel.cancel()
 
-    task = asyncio.create_task(listen(), name="disconnect")
-    try:
+    async with background(listen(), "disconnect"):
         yield left
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 class Delivery(Response):

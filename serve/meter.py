@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 from nanoswap.queue.room import RoomUnavailable
 from nanoswap.queue.sums import Sums, SumStore
+from nanoswap.serve.background import background
 from nanoswap.serve.metrics import BATCH, OTHER, Family
 
 log = logging.getLogger(__name__)
@@ -94,13 +95,10 @@ class Meter:
                     away = True
                 await asyncio.sleep(PUBLISH_SECONDS)
 
-        task = asyncio.create_task(beat(), name="meter")
         try:
-            yield
+            async with background(beat(), "meter"):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             with suppress(RoomUnavailable):
                 # The batch that the cancel may have cut off, and what has been counted since.
                 if self._sending is not None:

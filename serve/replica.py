@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from nanoswap.queue.room import RoomError, WaitingRoom
 from nanoswap.queue.session import Sessions
 from nanoswap.queue.ticket import Kind
+from nanoswap.serve.background import background
 from nanoswap.serve.drain import draining
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,10 @@ async def enlisted(room: WaitingRoom, worker: str, kind: Kind, slots: int) -> As
         with suppress(RoomError):
             await room.retire(worker)
 
-    task = asyncio.create_task(beat(), name="enlisted")
     try:
-        yield
+        async with background(beat(), "enlisted"):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         with suppress(RoomError):
             await room.retire(worker)
 

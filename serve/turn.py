@@ -9,12 +9,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.queue.room import RoomError, WaitingRoom
 from nanoswap.queue.ticket import Outcome, Progress, Ticket
+from nanoswap.serve.background import background
 from nanoswap.serve.books import Books
 from nanoswap.serve.metrics import OTHER, STAGES
 from nanoswap.serve.problems import as_problem
@@ -110,21 +111,17 @@ async def turn(
     """Hold the turn of a redeemed ticket while the block runs, and settle it when the block ends. ``allowed``: seconds
     of work. ``books``: hear how it ended."""
     held = Turn(ticket, CancelToken(), allowed=allowed)
-    keeper = asyncio.create_task(held.keep(room, worker, period), name="lease")
-    try:
-        yield held
-    except BaseException as error:
-        held.cancel.cancel()
-        _write_down(books, held, error)
-        await _settle(room, worker, held, error)
-        raise
-    else:
-        _write_down(books, held, None)
-        await _settle(room, worker, held, None)
-    finally:
-        keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await keeper
+    async with background(held.keep(room, worker, period), "lease"):
+        try:
+            yield held
+        except BaseException as error:
+            held.cancel.cancel()
+            _write_down(books, held, error)
+            await _settle(room, worker, held, error)
+            raise
+        else:
+            _write_down(books, held, None)
+            await _settle(room, worker, held, None)
 
 
 def _fault(error: BaseException | None) -> str | None:
