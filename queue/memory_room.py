@@ -151,8 +151,7 @@ class MemoryRoom:
             raise TicketNotFound
         if (known := self._get(ticket.id)) is not None:
             return self._place(known)
-        end = ticket.joined + _ms(policy.life)
-        if now > end or end <= self._erased.get(account, 0):
+        if self._over(ticket):
             raise TicketNotFound
         if len(self._of(account)) >= policy.max_tickets_per_account:
             raise TooManyTickets(policy.grant + self._load(ticket.kind).mean)
@@ -219,20 +218,17 @@ class MemoryRoom:
         held = self._running(ticket_id, worker)
         if held is None:
             return False
-        used = _ms(outcome.gpu_seconds) / 1000
         self._move_clock(held, _ms(debt(outcome.gpu_seconds, self._policy.phi)) - _ms(held.ticket.debt))
         if outcome.code is None:
-            self._samples[held.ticket.kind].services.appendleft(used)
-        held.ticket = replace(held.ticket, outcome=replace(outcome, gpu_seconds=used))
-        self._close(held, State.SUCCEEDED if outcome.code is None else State.FAILED)
+            self._samples[held.ticket.kind].services.appendleft(_ms(outcome.gpu_seconds) / 1000)
+        self._conclude(held, outcome)
         return True
 
     async def remember(self, ticket: Ticket, outcome: Outcome) -> bool:
         policy, now, held = self._policy, self._now(), self._get(ticket.id)
         used = _ms(debt(outcome.gpu_seconds, policy.phi))
         if held is None:
-            end = ticket.joined + _ms(policy.life)
-            if now > end or end <= self._erased.get(ticket.account, 0):
+            if self._over(ticket):
                 return False
             self._clocks[ticket.account] = max(float(now), self._clocks.get(ticket.account, 0.0)) + used
             held = self._held[ticket.id] = _Held(ticket, now, returned=True, entered=now)
@@ -240,9 +236,7 @@ class MemoryRoom:
             return False
         else:
             self._move_clock(held, used - _ms(held.ticket.debt))
-        outcome = replace(outcome, gpu_seconds=_ms(outcome.gpu_seconds) / 1000)
-        held.ticket = replace(held.ticket, outcome=outcome)
-        self._close(held, State.SUCCEEDED if outcome.code is None else State.FAILED)
+        self._conclude(held, outcome)
         return True
 
     async def release(self, ticket_id: str, worker: str, used: float) -> bool:
@@ -400,6 +394,16 @@ class MemoryRoom:
         self._sums[held.ticket.kind][state] += 1
         self._enter(held, state, self._policy.tombstone)
         held.ticket = replace(held.ticket, progress=None)
+
+    def _conclude(self, held: _Held, outcome: Outcome) -> None:
+        outcome = replace(outcome, gpu_seconds=_ms(outcome.gpu_seconds) / 1000)
+        held.ticket = replace(held.ticket, outcome=outcome)
+        self._close(held, State.SUCCEEDED if outcome.code is None else State.FAILED)
+
+    def _over(self, ticket: Ticket) -> bool:
+        """Whether a sealed ticket is too old, or was made before its account was erased."""
+        end = ticket.joined + _ms(self._policy.life)
+        return self._now() > end or end <= self._erased.get(ticket.account, 0)
 
     def _move_clock(self, held: _Held, milliseconds: float) -> None:
         account, now = held.ticket.account, self._now()

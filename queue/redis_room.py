@@ -196,23 +196,10 @@ class RedisRoom:
         return bool(await self._call("renew", ticket_id, worker, lease, *step))
 
     async def finish(self, ticket_id: str, worker: str, outcome: Outcome) -> bool:
-        policy = self._policy
-        used = outcome.gpu_seconds
-        done = await self._call(
-            "finish",
-            ticket_id,
-            worker,
-            _ms(debt(used, policy.phi)),
-            _ms(used),
-            outcome.code or "",
-            outcome.bytes,
-            outcome.sha256,
-            _ms(policy.tombstone),
-        )
-        return bool(done)
+        return bool(await self._call("finish", ticket_id, worker, *self._ended(outcome)))
 
     async def remember(self, ticket: Ticket, outcome: Outcome) -> bool:
-        policy, used = self._policy, outcome.gpu_seconds
+        policy = self._policy
         done = await self._call(
             "remember",
             ticket.id,
@@ -221,17 +208,18 @@ class RedisRoom:
             _ms(ticket.estimate),
             _ms(ticket.debt),
             ticket.score,
-            _ms(debt(used, policy.phi)),
-            _ms(used),
-            outcome.code or "",
-            outcome.bytes,
-            outcome.sha256,
-            _ms(policy.tombstone),
+            *self._ended(outcome),
             ticket.joined + _ms(policy.life),
             _ms(policy.idempotency),
             *_known(ticket),
         )
         return bool(done)
+
+    def _ended(self, outcome: Outcome) -> tuple[object, ...]:
+        """What is written down of a turn that ended, and for how long."""
+        used, policy = outcome.gpu_seconds, self._policy
+        charge = _ms(debt(used, policy.phi))
+        return charge, _ms(used), outcome.code or "", outcome.bytes, outcome.sha256, _ms(policy.tombstone)
 
     async def release(self, ticket_id: str, worker: str, used: float) -> bool:
         policy = self._policy
@@ -341,15 +329,14 @@ def away(error: Exception) -> bool:
     return isinstance(error, _AWAY) or _AWAY_IN_SCRIPT.search(str(error)) is not None
 
 
-def _declared(declaration: Declaration) -> dict[str, object]:
+def _declared(declaration: Declaration | Ticket) -> dict[str, object]:
     names = ("bytes", "width", "height", "frames", "consent")
     return {name: getattr(declaration, name) for name in names}
 
 
 def _known(ticket: Ticket) -> list[object]:
     """What a ticket that comes back into the store is made of, besides what its rules need."""
-    declared = {name: getattr(ticket, name) for name in ("bytes", "width", "height", "frames", "consent")}
-    return _flat(declared | {"joined": ticket.joined, "attempts": ticket.attempts, "predicted": 0})
+    return _flat(_declared(ticket) | {"joined": ticket.joined, "attempts": ticket.attempts, "predicted": 0})
 
 
 def _flat(fields: Mapping[str, object]) -> list[object]:

@@ -97,6 +97,12 @@ local function close(id, state, tombstone)
   call('PEXPIRE', ticket_key(id), tombstone)
 end
 
+-- A turn that ended in order, well ('') or by a problem's code.
+local function conclude(id, used_ms, code, bytes, sha256, tombstone)
+  call('HSET', ticket_key(id), 'code', code, 'out_bytes', bytes, 'sha256', sha256, 'gpu_ms', used_ms)
+  close(id, code == '' and 'succeeded' or 'failed', tombstone)
+end
+
 local function park(id, kind, parked)
   settle_quote(id, kind, false)
   tally(kind, 'parked')
@@ -180,22 +186,33 @@ function ops.join(a)
   return {'ok', id}
 end
 
+-- Whether a ticket that lives until `life` has, or was made before its account was erased.
+local function over(acc, life)
+  return now > life or life <= tonumber(call('GET', P .. ':x:' .. acc) or 0)
+end
+
+-- A forgotten ticket into the store again. a: id acc kind est debt score …; its other fields begin at `first`, and in
+-- front of them stands for how long the account is known to have had it.
+local function bring_back(a, first)
+  local id, acc = a[1], a[2]
+  local fields = {'acc', acc, 'kind', a[3], 'est', a[4], 'debt', a[5], 'score', a[6], 'returned', '1'}
+  for i = first, #a do fields[#fields + 1] = a[i] end
+  call('HSET', ticket_key(id), unpack(fields))
+  call('SADD', P .. ':k:' .. acc, ticket_key(id))
+  call('PEXPIRE', P .. ':k:' .. acc, a[first - 1])
+end
+
 -- id acc kind est debt score presence max_tickets clock life remember | field value …
 function ops.restore(a)
   local id, acc, kind, est = a[1], a[2], a[3], tonumber(a[4])
   if call('EXISTS', ticket_key(id)) == 1 then return {'known'} end
-  local erased = tonumber(call('GET', P .. ':x:' .. acc) or 0)
-  if now > tonumber(a[10]) or tonumber(a[10]) <= erased then return {'gone'} end
+  if over(acc, tonumber(a[10])) then return {'gone'} end
   if call('SCARD', P .. ':a:' .. acc) >= tonumber(a[8]) then return {'tickets', -1} end
   local tat = tonumber(call('GET', P .. ':tat:' .. acc) or 0)
   set_clock(acc, math.max(tat, tonumber(a[9])))
-  local fields = {'acc', acc, 'kind', kind, 'est', a[4], 'debt', a[5], 'score', a[6], 'returned', '1'}
-  for i = 12, #a do fields[#fields + 1] = a[i] end
-  call('HSET', ticket_key(id), unpack(fields))
+  bring_back(a, 12)
   enter(id, kind, tonumber(a[6]), est, tonumber(a[7]))
   call('SADD', P .. ':a:' .. acc, id)
-  call('SADD', P .. ':k:' .. acc, ticket_key(id))
-  call('PEXPIRE', P .. ':k:' .. acc, a[11])
   return {'ok'}
 end
 
@@ -288,9 +305,8 @@ function ops.finish(a)
   local kind = mine(id, a[2])
   if not kind then return 0 end
   move_clock(get(id, 'acc'), tonumber(a[3]) - tonumber(get(id, 'debt')))
-  call('HSET', ticket_key(id), 'code', a[5], 'out_bytes', a[6], 'sha256', a[7], 'gpu_ms', a[4])
   if a[5] == '' then sample(P .. ':ss:' .. kind, a[4]) end
-  close(id, a[5] == '' and 'succeeded' or 'failed', a[8])
+  conclude(id, a[4], a[5], a[6], a[7], a[8])
   return 1
 end
 
@@ -303,17 +319,11 @@ function ops.remember(a)
     if state ~= 'waiting' and state ~= 'granted' and state ~= 'parked' then return 0 end
     move_clock(acc, used - tonumber(get(id, 'debt')))
   else
-    local erased = tonumber(call('GET', P .. ':x:' .. acc) or 0)
-    if now > tonumber(a[13]) or tonumber(a[13]) <= erased then return 0 end
+    if over(acc, tonumber(a[13])) then return 0 end
     set_clock(acc, math.max(now, tonumber(call('GET', P .. ':tat:' .. acc) or 0)) + used)
-    local fields = {'acc', acc, 'kind', a[3], 'est', a[4], 'debt', a[5], 'score', a[6], 'returned', '1'}
-    for i = 15, #a do fields[#fields + 1] = a[i] end
-    call('HSET', ticket_key(id), unpack(fields))
-    call('SADD', P .. ':k:' .. acc, ticket_key(id))
-    call('PEXPIRE', P .. ':k:' .. acc, a[14])
+    bring_back(a, 15)
   end
-  call('HSET', ticket_key(id), 'code', a[9], 'out_bytes', a[10], 'sha256', a[11], 'gpu_ms', a[8])
-  close(id, a[9] == '' and 'succeeded' or 'failed', a[12])
+  conclude(id, a[8], a[9], a[10], a[11], a[12])
   return 1
 end
 

@@ -133,10 +133,9 @@ def plan(question: Question, log: list[Arrival] | None = None) -> Answer:
     gpus = [images if fleet.shared else images + clips for images, clips in zip(fleet.image, fleet.video, strict=True)]
     jobs_at_once = (fleet.image_slots, fleet.video_jobs)
 
-    def row(number: int) -> Row:
-        hours = rows[number]
+    def row(hours: list[int], groups: list[list[float] | None], before: list[list[float] | None]) -> Row:
         worked = sum(waits.used[kind * 24 + hour] / jobs_at_once[kind] for kind in (0, 1) for hour in hours)
-        image, video, burst = ours[number]
+        image, video, burst = groups
         return Row(
             jobs=sum(waits.count(group, hours) for group in (IMAGE, VIDEO, BURST)) / days,
             gpus=sum(gpus[hour] for hour in hours) / len(hours),
@@ -144,15 +143,15 @@ def plan(question: Question, log: list[Arrival] | None = None) -> Answer:
             image=image,
             video=video,
             burst=burst,
-            fifo_image=fifo[number][0],
-            fifo_video=fifo[number][1],
+            fifo_image=before[0],
+            fifo_video=before[1],
         )
 
-    peak = row(24)
+    *by_hour, peak, day = map(row, rows, ours, fifo)
     return Answer(
-        hours=[row(hour) for hour in range(24)],
+        hours=by_hour,
         peak=peak,
-        day=row(25),
+        day=day,
         days=days,
         refused={reason: count / days for reason, count in waits.refused.items()},
         gpu_hours=sum(gpus),
