@@ -30,14 +30,14 @@ class RedisSums:
         self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
 
     async def add(self, process: str, turn: int, numbers: Mapping[str, int], keys_overdue: float | None) -> None:
-        age = "" if keys_overdue is None else round(keys_overdue * 1000)
+        overdue = "" if keys_overdue is None else round(keys_overdue * 1000)
         words = [word for pair in numbers.items() for word in pair]
-        await self._call("add", process, turn, round(TURN_SECONDS * 1000), age, *words)
+        await self._call("add", process, turn, round(TURN_SECONDS * 1000), overdue, *words)
 
     async def read(self) -> Sums:
-        words, age = await self._call("read")
+        words, overdue = await self._call("read")
         numbers = dict(zip(words[::2], map(int, words[1::2]), strict=True))
-        return Sums(numbers, None if age == "" else int(age) / 1000)
+        return Sums(numbers, None if overdue == "" else int(overdue) / 1000)
 
     async def close(self) -> None:
         await self._redis.aclose()

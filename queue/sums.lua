@@ -2,7 +2,7 @@
 -- server's own clock), ARGV[3] after how many ms a process is gone.
 --
 --   P:m        HASH name -> sum              P:mp:PROCESS  STRING the last turn that was added
---   P:mh       ZSET process -> heard at      P:mk          ZSET process -> its signing keys were fetched at
+--   P:mh       ZSET process -> heard at      P:mk          ZSET process -> can't renew its signing keys since
 local P = KEYS[1]
 local call = redis.call
 local now = tonumber(ARGV[2])
@@ -18,11 +18,11 @@ for _, gone in ipairs(call('ZRANGEBYSCORE', P .. ':mh', '-inf', int(now - tonumb
 end
 
 if ARGV[1] == 'read' then
-  local oldest = call('ZRANGE', P .. ':mk', 0, 0, 'WITHSCORES')[2]
-  return {call('HGETALL', P .. ':m'), oldest and int(now - tonumber(oldest)) or ''}
+  local since = call('ZRANGE', P .. ':mk', 0, 0, 'WITHSCORES')[2]
+  return {call('HGETALL', P .. ':m'), since and int(now - tonumber(since)) or ''}
 end
 
--- process turn life_ms age_ms or '' | name number …
+-- process turn life_ms overdue_ms or '' | name number …
 local process, turn = ARGV[4], tonumber(ARGV[5])
 call('ZADD', P .. ':mh', int(now), process)
 if ARGV[7] == '' then call('ZREM', P .. ':mk', process)

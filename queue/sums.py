@@ -54,7 +54,7 @@ class MemorySums:
 
     async def read(self) -> Sums:
         now = self._clock()
-        fetched = [at for heard, at in self._heard.values() if at is not None and now - heard < HEARD_SECONDS]
-        return Sums(dict(self._numbers), now - min(fetched) if fetched else None)
+        since = [at for heard, at in self._heard.values() if at is not None and now - heard < HEARD_SECONDS]
+        return Sums(dict(self._numbers), now - min(since) if since else None)
 
     async def close(self) -> None: ...

@@ -94,7 +94,7 @@ WAITING: Final = Family(name="nanoswap_waiting", help="People in line.", type="g
 WORK: Final = Family(
     name="nanoswap_work_seconds", help="Estimated GPU seconds of those in line.", type="gauge", labels=_KIND
 )
-SLOTS: Final = Family(name="nanoswap_slots", help="Turns that live workers run at once.", type="gauge", labels=_KIND)
+SLOTS: Final = Family(name="nanoswap_slots", help="Turns that live workers take at once.", type="gauge", labels=_KIND)
 RUNNING: Final = Family(name="nanoswap_running", help="Turns that are running.", type="gauge", labels=_KIND)
 WORKERS: Final = Family(name="nanoswap_workers", help="Workers that are alive.", type="gauge", labels=_KIND)
 WAIT: Final = Family(

@@ -25,7 +25,6 @@ class AuthService:
         self._key = jwk.ECKey.generate_key("P-256", {"kid": uuid.uuid4().hex, "use": "sig", "alg": "ES256"})
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
-        self.asked = 0
 
     @property
     def url(self) -> str:
@@ -54,14 +53,14 @@ class AuthService:
             self._server.server_close()
             self._server = None
 
-    def token(self, account: str | None = None) -> str:
-        """An access token of ``account``, or of somebody new."""
+    def token(self) -> str:
+        """An access token of somebody new."""
         now = int(time.time())
         claims = {
             "iss": self.url,
             "aud": "authenticated",
             "role": "authenticated",
-            "sub": account or str(uuid.uuid4()),
+            "sub": str(uuid.uuid4()),
             "session_id": str(uuid.uuid4()),
             "is_anonymous": False,
             "iat": now,
@@ -85,7 +84,6 @@ class AuthService:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                service.asked += 1
                 if self.path.endswith("/.well-known/jwks.json"):
                     self.answer(200, keys)
                 elif self.path.endswith("/user"):

@@ -47,11 +47,6 @@ class Crowd:
         while self._tasks:
             await asyncio.gather(*self._tasks)
 
-    @property
-    def here(self) -> int:
-        """How many have come and not yet gone."""
-        return len(self._tasks)
-
     def one(self, kind: str) -> asyncio.Task[Journey]:
         """Somebody comes now."""
         pool = self.media.clips if kind == "video" else self.media.pictures
