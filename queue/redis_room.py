@@ -1,31 +1,17 @@
 """The waiting room on Redis or Valkey: arguments in, ``room.lua`` decides, plain values out.
 
-One script holds every operation, called by its hash (EVALSHA); a server that was restarted or wiped has forgotten it
-and gets it again. Keys share one hash tag. Only the 6.2 subset is used, so that any distribution's server will do.
+One script holds every operation (`redis_script.py`). Keys share one hash tag. Only the 6.2 subset is used, so that any
+distribution's server will do.
 """
 
 import hashlib
-import re
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from importlib import resources
-from typing import Any, cast
-
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    ClusterDownError,
-    ConnectionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    TimeoutError,
-)
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from nanoswap.queue import eta
 from nanoswap.queue.eta import Load
+from nanoswap.queue.redis_script import PREFIX, RedisScript
 from nanoswap.queue.room import (
     GrantExpired,
     GrantUsed,
@@ -36,7 +22,6 @@ from nanoswap.queue.room import (
     QueueFull,
     Quota,
     QuotaExceeded,
-    RoomUnavailable,
     Swept,
     TicketNotFound,
     TooManyTickets,
@@ -46,10 +31,7 @@ from nanoswap.queue.score import milliseconds as _ms
 from nanoswap.queue.tally import WAIT_BOUNDS, Tally, tally
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket, new_ticket_id
 
-PREFIX = "{nanoswap}"
 _KINDS = tuple(kind.value for kind in Kind)
-_AWAY = (ConnectionError, TimeoutError, OSError, ReadOnlyError, OutOfMemoryError, ClusterDownError)
-_AWAY_IN_SCRIPT = re.compile(r"(?:^|-)(?:READONLY|OOM|MASTERDOWN|CLUSTERDOWN) ")
 
 
 class RedisRoom:
@@ -59,18 +41,7 @@ class RedisRoom:
         self, url: str, policy: Policy, *, clock: Callable[[], int] | None = None, prefix: str = PREFIX
     ) -> None:
         self._policy = policy
-        self._clock = clock
-        self._prefix = prefix
-        self._redis = redis.asyncio.Redis.from_url(
-            url,
-            decode_responses=True,
-            socket_timeout=3.0,
-            socket_connect_timeout=1.0,
-            # Never by itself: a call that was sent may have been carried out. The pool notices stale connections.
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._script = resources.files("nanoswap.queue").joinpath("room.lua").read_text()
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._script = RedisScript(url, "room.lua", clock=clock, prefix=prefix, seconds=3.0)
 
     async def join(
         self, account: str, declaration: Declaration, estimate: float, *, idempotency_key: str | None
@@ -128,9 +99,10 @@ class RedisRoom:
     async def beat(self, ticket_ids: Sequence[str]) -> list[Place | None]:
         if not ticket_ids:
             return []
-        calls = [("beat", ticket_id, _ms(self._policy.presence)) for ticket_id in ticket_ids]
-        loads = [("load", kind) for kind in _KINDS]
-        answers = await self._pipeline([*calls, *loads])
+        now = self._script.now
+        calls = [("beat", now, ticket_id, _ms(self._policy.presence)) for ticket_id in ticket_ids]
+        loads = [("load", now, kind) for kind in _KINDS]
+        answers = await self._script.calls([*calls, *loads])
         lines = {
             Kind(kind): _load(Kind(kind), answer) for kind, answer in zip(_KINDS, answers[len(calls) :], strict=True)
         }
@@ -270,10 +242,10 @@ class RedisRoom:
         return bool(await self._call("denied", account, issued_at))
 
     async def ping(self) -> None:
-        await self._reach(self._redis.ping)
+        await self._script.reach(self._script.redis.ping)
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._script.close()
 
     async def _load(self, kind: Kind) -> Load:
         return _load(kind, await self._call("load", kind.value))
@@ -283,50 +255,7 @@ class RedisRoom:
         return (eta.predict(load, max(0, rank)) or self._policy.grant) + load.mean
 
     async def _call(self, operation: str, *arguments: object) -> Any:
-        words = self._words(operation, arguments)
-
-        async def once() -> Any:
-            try:
-                return await self._redis.evalsha(self._sha, 1, *words)
-            except NoScriptError:
-                return await self._redis.eval(self._script, 1, *words)
-
-        return await self._reach(once)
-
-    async def _pipeline(self, calls: Sequence[tuple[object, ...]]) -> list[Any]:
-        async def once() -> list[Any]:
-            pipeline = self._redis.pipeline(transaction=False)
-            for operation, *arguments in calls:
-                pipeline.evalsha(self._sha, 1, *self._words(str(operation), arguments))
-            return list(await pipeline.execute())
-
-        async def learned() -> list[Any]:
-            try:
-                return await once()
-            except NoScriptError:
-                await self._redis.script_load(self._script)
-                return await once()
-
-        return cast("list[Any]", await self._reach(learned))
-
-    def _words(self, operation: str, arguments: Sequence[object]) -> list[str]:
-        now = "" if self._clock is None else str(self._clock())
-        return [self._prefix, operation, now, *map(str, arguments)]
-
-    async def _reach(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        try:
-            return await call()
-        except (RedisError, OSError) as error:
-            if away(error):
-                raise RoomUnavailable from None
-            raise
-
-
-def away(error: Exception) -> bool:
-    """Whether a server can't be reached, or is loading, read only or out of memory, which is as good as that; our own
-    mistakes are not. What a command of a script is answered is not known by its class: servers before 7.0 put it into a
-    sentence of theirs."""
-    return isinstance(error, _AWAY) or _AWAY_IN_SCRIPT.search(str(error)) is not None
+        return await self._script.call([operation, self._script.now, *arguments])
 
 
 def _declared(declaration: Declaration | Ticket) -> dict[str, object]:

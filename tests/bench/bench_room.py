@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 
 import redis
 
-from nanoswap.queue.redis_room import PREFIX, RedisRoom
+from nanoswap.queue.redis_room import RedisRoom
+from nanoswap.queue.redis_script import PREFIX
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.queue.room import Policy
 from nanoswap.queue.ticket import Declaration, Kind

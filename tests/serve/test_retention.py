@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from nanoswap.queue import session
-from nanoswap.queue.redis_room import PREFIX, RedisRoom
+from nanoswap.queue.redis_room import RedisRoom
+from nanoswap.queue.redis_script import PREFIX
 from nanoswap.queue.redis_server import RedisServer
 from nanoswap.queue.room import Policy
 from nanoswap.queue.ticket import Declaration, Kind
