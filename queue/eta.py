@@ -2,12 +2,14 @@
 
 The replay hands the jobs ahead, one by one, to whichever slot is free first. Its error is then measured: for the last
 tickets we know what was predicted when they joined and how long they really waited, and the quantiles of that ratio
-turn the one number into a range that is right as often as it says (split conformal prediction).
+turn the one number into a range that is right as often as it says (split conformal prediction). Who found a turn free
+was told no range and says nothing about the error: with them among the samples, those who do wait were told too little.
 """
 
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice, repeat
 
 from nanoswap.queue.room import Line, Spread
 from nanoswap.queue.ticket import Eta, Kind, Place, Ticket
@@ -33,11 +35,13 @@ class Load:
     running: int
     slots: int
     workers: int
-    #: Remaining seconds of every turn that is running or granted.
+    #: Remaining seconds of every turn that is running, then of those that are granted.
     residuals: tuple[float, ...]
-    #: (predicted, actual) waits of the last tickets.
-    waits: tuple[tuple[float, float], ...]
+    #: (predicted, actual) waits of the last tickets; None for those whose turn was free.
+    waits: tuple[tuple[float | None, float], ...]
     services: tuple[float, ...]
+    #: Turns that the room grants for each slot beyond those that run.
+    ahead: int = 0
     #: Time since the first of those who wait came into line, or back into it; 0 when nobody waits.
     oldest: float = 0.0
 
@@ -49,40 +53,46 @@ class Load:
         return sum(self.services) / len(self.services) if self.services else 1.0
 
 
-def replay(rank: int, mean: float, residuals: Sequence[float], slots: int) -> float:
-    """Seconds until a slot is free for somebody with ``rank`` jobs of ``mean`` seconds ahead; ``slots`` > 0."""
-    busy = sorted(residuals)[:]
-    free = [0.0] * max(0, slots - len(busy))
-    # More turns than slots: the later ones start when an earlier one ends.
-    ends = free + busy[:slots]
+def replay(rank: int, mean: float, busy: Sequence[float], slots: int, ahead: int = 0) -> float | None:
+    """Seconds until the room grants a turn to somebody with ``rank`` jobs of ``mean`` seconds before them; None when
+    one is free. ``busy``: remaining seconds of the turns that were granted, in their order; ``slots`` > 0 of them
+    run, and ``ahead`` times as many may wait behind those."""
+    endings = len(busy) + rank + 1 - slots * (1 + ahead)
+    if endings <= 0:
+        return None
+    jobs = chain(busy, repeat(mean, rank))
+    ends = list(islice(jobs, slots))
     heapq.heapify(ends)
-    for residual in busy[slots:]:
-        heapq.heappush(ends, heapq.heappop(ends) + residual)
-    for _ in range(min(rank, REPLAY)):
-        heapq.heappush(ends, heapq.heappop(ends) + mean)
-    return ends[0] + max(0, rank - REPLAY) * mean / slots
+    for _ in range(min(endings, REPLAY) - 1):
+        heapq.heappush(ends, heapq.heappop(ends) + next(jobs, 0.0))
+    return ends[0] + max(0, endings - REPLAY) * mean / slots
 
 
-def ratios(waits: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The 0.5 and 0.9 quantiles of actual over predicted waits."""
-    if len(waits) < MIN_SAMPLES:
+def ratios(waits: Sequence[tuple[float | None, float]]) -> tuple[float, float]:
+    """The 0.5 and 0.9 quantiles of actual over predicted waits, of those for whom one was predicted."""
+    found = sorted((actual + OFFSET) / (predicted + OFFSET) for predicted, actual in waits if predicted is not None)
+    if len(found) < MIN_SAMPLES:
         return DEFAULT_RATIOS
-    found = sorted((actual + OFFSET) / (predicted + OFFSET) for predicted, actual in waits)
     return _quantile(found, 0.5), _quantile(found, 0.9)
-
-
-def predict(load: Load, rank: int) -> float | None:
-    """The uncorrected wait in seconds behind ``rank`` people; None while no worker is there."""
-    return replay(rank, load.mean, load.residuals, load.slots) if load.slots else None
 
 
 def eta(load: Load, rank: int) -> Eta | None:
     """The wait behind ``rank`` people as a range; None while no worker is there."""
-    predicted = predict(load, rank)
-    if predicted is None:
+    if not load.slots:
         return None
+    busy = [*sorted(load.residuals[: load.running]), *sorted(load.residuals[load.running :])]
+    predicted = replay(rank, load.mean, busy, load.slots, load.ahead)
+    if predicted is None:
+        return Eta(0.0, 0.0, None)
     p50, p90 = (max(0.0, (predicted + OFFSET) * ratio - OFFSET) for ratio in ratios(load.waits))
-    return Eta(p50, max(p50, p90))
+    return Eta(p50, max(p50, p90), predicted)
+
+
+def first_end(load: Load, rank: int, grant: float) -> float:
+    """Seconds until a ticket behind ``rank`` people should have ended: its wait and its turn. ``grant``: what a person
+    has to come for a turn, where nothing better is known."""
+    found = eta(load, rank)
+    return ((found and found.replayed) or grant) + load.mean
 
 
 def place(ticket: Ticket, rank: int | None, load: Load) -> Place:

@@ -6,10 +6,10 @@ distribution's server will do.
 
 import hashlib
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nanoswap.queue import eta
+from nanoswap.queue import eta, redis_words
 from nanoswap.queue.eta import Load
 from nanoswap.queue.redis_script import PREFIX, RedisScript
 from nanoswap.queue.room import (
@@ -29,7 +29,7 @@ from nanoswap.queue.room import (
 from nanoswap.queue.score import boost, debt
 from nanoswap.queue.score import milliseconds as _ms
 from nanoswap.queue.tally import WAIT_BOUNDS, Tally, tally
-from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, State, Ticket, new_ticket_id
+from nanoswap.queue.ticket import Declaration, Kind, Outcome, Place, Progress, Ticket, new_ticket_id
 
 _KINDS = tuple(kind.value for kind in Kind)
 
@@ -48,10 +48,8 @@ class RedisRoom:
     ) -> Joined:
         policy, kind = self._policy, declaration.kind
         load = await self._load(kind)
-        declared = _declared(declaration)
         key = "" if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()
         digest = hashlib.sha256(repr(declaration).encode()).hexdigest()[:32]
-        predicted = eta.predict(load, load.waiting)
         answer = await self._call(
             "join",
             new_ticket_id(),
@@ -67,14 +65,13 @@ class RedisRoom:
             _ms(policy.horizon),
             _ms(policy.presence),
             _ms(policy.idempotency),
-            _ms(predicted or 0.0),
-            *_flat(declared),
+            *redis_words.flat(redis_words.declared(declaration)),
         )
         match answer:
             case ["ok", ticket_id]:
                 place = await self.place(ticket_id, account)
-                if place.eta is not None:
-                    await self._call("quote", ticket_id, _ms(place.eta.p90))
+                if place.eta is not None and place.eta.replayed is not None:
+                    await self._call("quote", ticket_id, _ms(place.eta.p90), _ms(place.eta.replayed))
                 return Joined(place, False)
             case ["replay", ticket_id]:
                 return Joined(await self.place(ticket_id, account), True)
@@ -85,13 +82,13 @@ class RedisRoom:
             case ["quota", excess]:
                 raise QuotaExceeded(int(excess) / 1000)
             case _:
-                raise TooManyTickets(self._first_end(load, int(answer[1])))
+                raise TooManyTickets(eta.first_end(load, max(0, int(answer[1])), policy.grant))
 
     async def place(self, ticket_id: str, account: str) -> Place:
         seen = await self._call("view", ticket_id)
         if not seen:
             raise TicketNotFound
-        ticket, rank = _view(ticket_id, seen)
+        ticket, rank = redis_words.view(ticket_id, seen)
         if ticket.account != account:
             raise TicketNotFound
         return eta.place(ticket, rank, await self._load(ticket.kind))
@@ -103,15 +100,14 @@ class RedisRoom:
         calls = [("beat", now, ticket_id, _ms(self._policy.presence)) for ticket_id in ticket_ids]
         loads = [("load", now, kind) for kind in _KINDS]
         answers = await self._script.calls([*calls, *loads])
-        lines = {
-            Kind(kind): _load(Kind(kind), answer) for kind, answer in zip(_KINDS, answers[len(calls) :], strict=True)
-        }
+        found = zip(map(Kind, _KINDS), answers[len(calls) :], strict=True)
+        lines = {kind: redis_words.load(kind, answer, self._policy.ahead) for kind, answer in found}
         places: list[Place | None] = []
         for ticket_id, seen in zip(ticket_ids, answers, strict=False):
             if not seen:
                 places.append(None)
                 continue
-            ticket, rank = _view(ticket_id, seen)
+            ticket, rank = redis_words.view(ticket_id, seen)
             places.append(eta.place(ticket, rank, lines[ticket.kind]))
         return places
 
@@ -133,12 +129,12 @@ class RedisRoom:
             ticket.score + _ms(start) + _ms(ticket.debt),
             ticket.joined + _ms(policy.life),
             _ms(policy.idempotency),
-            *_known(ticket),
+            *redis_words.known(ticket),
         )
         if answer == ["gone"]:
             raise TicketNotFound
         if answer[0] == "tickets":
-            raise TooManyTickets(self._first_end(await self._load(ticket.kind), -1))
+            raise TooManyTickets(eta.first_end(await self._load(ticket.kind), 0, policy.grant))
         return await self.place(ticket.id, account)
 
     async def grant(self, kind: Kind) -> list[str]:
@@ -151,7 +147,7 @@ class RedisRoom:
         answer = await self._call("redeem", ticket_id, account, nonce, worker, _ms(self._policy.lease))
         match answer:
             case ["ok", seen]:
-                return _view(ticket_id, seen)[0]
+                return redis_words.view(ticket_id, seen)[0]
             case ["expired"]:
                 raise GrantExpired
             case ["used"]:
@@ -183,7 +179,7 @@ class RedisRoom:
             *self._ended(outcome),
             ticket.joined + _ms(policy.life),
             _ms(policy.idempotency),
-            *_known(ticket),
+            *redis_words.known(ticket),
         )
         return bool(done)
 
@@ -248,87 +244,7 @@ class RedisRoom:
         await self._script.close()
 
     async def _load(self, kind: Kind) -> Load:
-        return _load(kind, await self._call("load", kind.value))
-
-    def _first_end(self, load: Load, rank: int) -> float:
-        """Seconds until one of an account's tickets should have ended: its wait, if it waits, and its turn."""
-        return (eta.predict(load, max(0, rank)) or self._policy.grant) + load.mean
+        return redis_words.load(kind, await self._call("load", kind.value), self._policy.ahead)
 
     async def _call(self, operation: str, *arguments: object) -> Any:
         return await self._script.call([operation, self._script.now, *arguments])
-
-
-def _declared(declaration: Declaration | Ticket) -> dict[str, object]:
-    names = ("bytes", "width", "height", "frames", "consent")
-    return {name: getattr(declaration, name) for name in names}
-
-
-def _known(ticket: Ticket) -> list[object]:
-    """What a ticket that comes back into the store is made of, besides what its rules need."""
-    return _flat(_declared(ticket) | {"joined": ticket.joined, "attempts": ticket.attempts, "predicted": 0})
-
-
-def _flat(fields: Mapping[str, object]) -> list[object]:
-    return [word for pair in fields.items() for word in pair]
-
-
-def _view(ticket_id: str, seen: Sequence[Any]) -> tuple[Ticket, int | None]:
-    words, rank = seen
-    fields = dict(zip(words[::2], words[1::2], strict=True))
-    return parse(ticket_id, fields), None if int(rank) < 0 else int(rank)
-
-
-def parse(ticket_id: str, fields: Mapping[str, str]) -> Ticket:
-    """The ticket of its hash in the store."""
-    state = State(fields["state"])
-    progress = None
-    if "stage" in fields:
-        progress = Progress(fields["stage"], int(fields["done"]), int(fields["total"]))
-    outcome = None
-    if "gpu_ms" in fields:
-        outcome = Outcome(
-            code=fields["code"] or None,
-            bytes=int(fields["out_bytes"]),
-            sha256=fields["sha256"],
-            gpu_seconds=int(fields["gpu_ms"]) / 1000,
-        )
-    expires = fields.get("nonce_expires")
-    return Ticket(
-        id=ticket_id,
-        account=fields["acc"],
-        kind=Kind(fields["kind"]),
-        state=state,
-        estimate=int(fields["est"]) / 1000,
-        debt=int(fields["debt"]) / 1000,
-        score=int(fields["score"]),
-        joined=int(fields["joined"]),
-        bytes=int(fields["bytes"]),
-        width=int(fields["width"]),
-        height=int(fields["height"]),
-        frames=int(fields["frames"]),
-        consent=fields["consent"],
-        attempts=int(fields["attempts"]),
-        grant=fields.get("nonce"),
-        grant_expires=None if expires is None else int(expires),
-        progress=progress,
-        outcome=outcome,
-    )
-
-
-def _load(kind: Kind, answer: Sequence[Any]) -> Load:
-    now, waiting, work, granted, running, slots, workers, residuals, waits, services, oldest = answer
-    pairs = (sample.split(" ") for sample in waits)
-    return Load(
-        kind=kind,
-        now=int(now),
-        waiting=int(waiting),
-        work=int(work) / 1000,
-        granted=int(granted),
-        running=int(running),
-        slots=int(slots),
-        workers=int(workers),
-        residuals=tuple(int(residual) / 1000 for residual in residuals),
-        waits=tuple((int(predicted) / 1000, int(actual) / 1000) for predicted, actual in pairs),
-        services=tuple(int(service) / 1000 for service in services),
-        oldest=int(oldest) / 1000,
-    )

@@ -144,7 +144,7 @@ end
 
 local ops = {}
 
--- id kind acc est debt boost key digest max_tickets max_waiting horizon presence idempotency predicted | field value …
+-- id kind acc est debt boost key digest max_tickets max_waiting horizon presence idempotency | field value …
 function ops.join(a)
   local id, kind, acc = a[1], a[2], a[3]
   local est, debt, boost = tonumber(a[4]), tonumber(a[5]), tonumber(a[6])
@@ -171,8 +171,8 @@ function ops.join(a)
   if tat - now > tonumber(a[11]) then return {'quota', int(tat - now - tonumber(a[11]))} end
   set_clock(acc, tat + debt)
   local fields = {'acc', acc, 'kind', kind, 'est', a[4], 'debt', a[5], 'score', int(tat - boost), 'joined', int(now),
-                  'attempts', '0', 'predicted', a[14]}
-  for i = 15, #a do fields[#fields + 1] = a[i] end
+                  'attempts', '0'}
+  for i = 14, #a do fields[#fields + 1] = a[i] end
   call('HSET', ticket_key(id), unpack(fields))
   enter(id, kind, tat - boost, est, tonumber(a[12]))
   tally(kind, 'waiting')
@@ -232,10 +232,10 @@ function ops.beat(a)
   return view(id)
 end
 
--- id seconds in ms: what the person was told. Whoever has a turn by now was not told it.
+-- id told predicted, in ms: what the person was told and what that was made of. Whoever has a turn by now was not told.
 function ops.quote(a)
   if get(a[1], 'state') == 'waiting' and not get(a[1], 'returned') then
-    call('HSET', ticket_key(a[1]), 'quoted', a[2])
+    call('HSET', ticket_key(a[1]), 'quoted', a[2], 'predicted', a[3])
   end
   return 1
 end
@@ -258,10 +258,11 @@ function ops.grant(a)
       call('ZADD', P .. ':g:' .. kind, expires, first)
       call('HSET', ticket_key(first), 'state', 'granted', 'nonce', redis.sha1hex(a[4] .. first), 'nonce_expires', expires)
       tally(kind, 'granted')
+      local predicted = get(first, 'quoted') and get(first, 'predicted') or '-'
       settle_quote(first, kind, true)
       if not get(first, 'returned') then
         local wait = now - tonumber(get(first, 'joined'))
-        sample(P .. ':sw:' .. kind, get(first, 'predicted') .. ' ' .. int(wait))
+        sample(P .. ':sw:' .. kind, predicted .. ' ' .. int(wait))
         local bucket = 0
         while a[6 + bucket] and wait > tonumber(a[6 + bucket]) do bucket = bucket + 1 end
         tally(kind, 'wait:' .. bucket)

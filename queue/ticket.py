@@ -104,10 +104,12 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Eta:
-    """Seconds until the turn begins: half, and nine tenths, of the people like you wait no longer."""
+    """Seconds until the turn begins: half, and nine tenths, of the people like you wait no longer. ``replayed``: what
+    they were made of, before any correction; None when a turn is free."""
 
     p50: float
     p90: float
+    replayed: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ step. However the turn ends, the room hears exactly once: delivered, failed by t
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -49,17 +49,22 @@ class Stages:
 
 @dataclass(slots=True)
 class Turn:
-    """A running turn. ``used`` is GPU seconds, ``allowed`` the most of them; ``outcome`` is set once the result has
-    been delivered."""
+    """A running turn. ``allowed``: the most GPU seconds; ``outcome`` is set once the result has been delivered."""
 
     ticket: Ticket
     cancel: CancelToken
     progress: Progress | None = None
-    used: float = 0.0
     allowed: float | None = None
     outcome: Outcome | None = None
     stages: Stages = field(default_factory=Stages)
+    _worked: float = 0.0
+    _stood: float = 0.0
     _reported: Progress | None = field(default=None, repr=False)
+
+    @property
+    def used(self) -> float:
+        """GPU seconds so far."""
+        return max(0.0, self._worked - self._stood)
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Note how far the work is. Called from the worker thread; nobody waits for anything here."""
@@ -78,7 +83,12 @@ class Turn:
             yield
         finally:
             self.cancel.allow(None)
-            self.used += time.perf_counter() - started
+            self._worked += time.perf_counter() - started
+
+    def stand(self, wait: Callable[[], float]) -> None:
+        """Let others by, as long as ``wait`` takes and says: seconds of the block that aren't used. In one thread of
+        the work's."""
+        self._stood += wait()
 
     async def keep(self, room: WaitingRoom, worker: str, period: float) -> None:
         """Renew the lease and publish progress every ``period`` seconds; cancel the work when the turn is lost."""

@@ -62,9 +62,9 @@ class Person(HttpUser):
     @task
     def swap(self) -> None:
         if self.first:
-            # Users are spawned at once, people aren't.
+            # Users are spawned at once, people aren't: the first thing that they do is to wait for a while.
             self.first = False
-            time.sleep(self.wait_time())
+            return
         kind = "video" if random.random() < CLIPS else "image"
         self.client.headers["Authorization"] = f"Bearer {next(_tokens)}"
         # Whatever ends a journey early, the end of the test included, leaves it so.
@@ -86,7 +86,7 @@ class Person(HttpUser):
         target = pool[number]
         began = time.monotonic()
         ticket = self._join(kind, len(media.source()) + len(target))
-        if ticket["eta"] is not None:
+        if ticket["eta"] and ticket["eta"]["p90"]:
             journey["quoted"] = ticket["eta"]["p90"]
         grant = ""
         while True:
@@ -101,10 +101,9 @@ class Person(HttpUser):
                 files={"source": ("source", media.source()), "target": ("target", target)},
                 name=f"/{kind}/v1/tickets/{{ticket_id}}/swap",
                 timeout=PATIENCE,
-                stream=True,
             )
             if answer.status_code == 200:
-                body, begun = _read(answer)
+                body, ended_at = answer.content, time.monotonic()
                 break
             code = _code(answer)
             if answer.status_code < 500 and code not in ("grant_expired", "incomplete"):
@@ -119,8 +118,8 @@ class Person(HttpUser):
         if media.owner(body, answer.headers["Content-Type"]) != number:
             raise Wrong("somebody else's")
         journey["gpu_seconds"] = ended["result"]["gpu_seconds"]
-        # A picture's answer begins when the work is done, a clip's with its first part.
-        journey["work"] = begun - began - (journey["gpu_seconds"] if kind == "image" else 0.0)
+        # All of it but the work: what the plan calls a wait.
+        journey["work"] = ended_at - began - journey["gpu_seconds"]
 
     def _join(self, kind: str, size: int) -> dict[str, Any]:
         body = {"kind": kind, "bytes": size, "width": WIDTH, "height": HEIGHT, "consent": "likeness-3"}
@@ -183,22 +182,6 @@ class Person(HttpUser):
         if _journeys is not None:
             with _writing, _journeys.open("a") as file:
                 file.write(json.dumps(journey) + "\n")
-
-
-def _read(answer: Any) -> tuple[bytes, float]:
-    """The body, and when something of the result had come: a clip that waits in its replica is kept alive by empty
-    boxes."""
-    body, begun = b"", None
-    for part in answer.iter_content(65536):
-        body += part
-        begun = begun or (time.monotonic() if _begins(body) else None)
-    return body, begun or time.monotonic()
-
-
-def _begins(body: bytes) -> bool:
-    while body[4:8] == b"free":
-        body = body[int.from_bytes(body[:4], "big") :]
-    return len(body) >= 8
 
 
 def _code(answer: Any) -> str:

@@ -29,10 +29,8 @@ from tests.load.target import Target, held, target
 CLIPS, SCALE, FRAMES = 0.15, 3.0, 48
 USERS = 400
 SATURATED_SECONDS = 120.0
-#: As the service is started here: one replica for each kind, who share the processor.
-FLEET = Fleet(
-    image=(1,) * 24, video=(1,) * 24, shared=True, image_slots=1, video_jobs=1, video_slots=2, chunk=0.25
-)  # fmt: skip
+#: As the service is started here: one replica for each kind, and a core for each, so that no clip stands still.
+FLEET = Fleet(image=(1,) * 24, video=(1,) * 24, shared=False, image_slots=1, video_jobs=1, video_slots=2)
 KIND = {"image": IMAGE, "video": VIDEO}
 
 
@@ -124,17 +122,10 @@ def figures(journeys: Sequence[dict[str, Any]], memory: Sequence[int], plan: dic
         real = p95([one["work"] for one in journeys if one["kind"] == kind and "work" in one])
         text = f"{real:.2f} s, planned {seconds:.2f} s ({real / seconds - 1:+.0%})"
         found.append(Figure(f"{kind}, p95 until the work begins", text, "within 25 %", abs(real / seconds - 1) <= 0.25))
-    for kind in plan:
-        quoted = [one for one in journeys if one["kind"] == kind and "quoted" in one and "wait" in one]
-        share = sum(one["wait"] <= one["quoted"] for one in quoted) / len(quoted)
-        found.append(
-            Figure(
-                f"{kind}, waits within the quoted p90",
-                f"{share:.1%} of {len(quoted)}",
-                "85-95 %",
-                0.85 <= share <= 0.95,
-            )
-        )
+    quoted = [one["wait"] <= one["quoted"] for one in journeys if "quoted" in one and "wait" in one]
+    share = sum(quoted) / max(1, len(quoted))
+    text = f"{share:.1%} of {len(quoted)} who were told to wait"
+    found.append(Figure("waits within the quoted p90", text, "85-95 %", 0.85 <= share <= 0.95))
     third = len(memory) // 3
     first, last = fmean(memory[third : 2 * third]), fmean(memory[2 * third :])
     text = f"{first / 2**20:.0f} MiB, then {last / 2**20:.0f} MiB"
@@ -145,7 +136,7 @@ def figures(journeys: Sequence[dict[str, Any]], memory: Sequence[int], plan: dic
 def main() -> int:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
     share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.9
-    with tempfile.TemporaryDirectory() as name, target() as struck:
+    with tempfile.TemporaryDirectory() as name, target(NANOSWAP_GPU_LOCK="") as struck:
         folder = Path(name)
         most = asyncio.run(capacity(struck))
         print(f"capacity: {most:.3f} people a second; {share:.0%} of it for {minutes:g} minutes", flush=True)

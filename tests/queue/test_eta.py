@@ -8,7 +8,7 @@ import pytest
 
 from nanoswap.queue.eta import DEFAULT_RATIOS, REPLAY, Load, eta, ratios, replay
 from nanoswap.queue.score import boost, debt
-from nanoswap.queue.ticket import Kind
+from nanoswap.queue.ticket import Eta, Kind
 
 
 def load(**changes: object) -> Load:
@@ -20,18 +20,36 @@ def load(**changes: object) -> Load:
 
 
 @pytest.mark.parametrize(
-    ("rank", "residuals", "slots", "wait"),
+    ("rank", "busy", "slots", "ahead", "wait"),
     [
-        (0, [], 1, 0.0),
-        (0, [3.0], 1, 3.0),
-        (0, [3.0], 2, 0.0),
-        (2, [], 1, 4.0),
-        (2, [3.0, 1.0], 2, 3.0),
-        (0, [1.0, 5.0], 1, 6.0),
+        (0, [], 1, 0, None),
+        (0, [3.0], 2, 0, None),
+        (0, [3.0], 1, 0, 3.0),
+        (2, [], 1, 0, 4.0),
+        (2, [3.0, 1.0], 2, 0, 3.0),
+        # More turns than may be: those of a worker that has gone.
+        (0, [1.0, 5.0], 1, 0, 6.0),
+        # One turn ahead for each slot: it is free as soon as the first one ends.
+        (0, [3.0], 1, 1, None),
+        (0, [3.0, 2.0], 1, 1, 3.0),
+        (1, [3.0, 2.0], 1, 1, 5.0),
+        (2, [3.0, 1.0, 2.0, 2.0], 2, 1, 3.0),
+        (3, [3.0, 1.0, 2.0, 2.0], 2, 1, 5.0),
     ],
 )
-def test_replay(rank: int, residuals: list[float], slots: int, wait: float) -> None:
-    assert replay(rank, 2.0, residuals, slots) == wait
+def test_replay(rank: int, busy: list[float], slots: int, ahead: int, wait: float | None) -> None:
+    assert replay(rank, 2.0, busy, slots, ahead) == wait
+
+
+def test_the_range_is_made_of_what_runs_first_then_of_what_was_granted() -> None:
+    found = eta(load(slots=1, ahead=1, running=1, granted=1, residuals=(3.0, 1.0), waiting=1, work=2.0), 0)
+    assert found is not None
+    assert found.replayed == 3.0
+
+
+def test_who_finds_a_turn_free_is_told_nothing_else() -> None:
+    found = eta(load(slots=2, running=1, residuals=(9.0,), waits=((1.0, 99.0),) * 50), 0)
+    assert found == Eta(0.0, 0.0, None)
 
 
 def test_long_lines_are_extrapolated() -> None:
@@ -46,21 +64,23 @@ def test_few_samples_give_the_default_range() -> None:
     assert ratios([(1.0, 9.0)] * 3) == DEFAULT_RATIOS
 
 
-def test_quoted_p90_covers_nine_of_ten_in_a_simulated_day() -> None:
-    """Poisson arrivals at 90 % load on 4 slots, true times 40 % off their estimates either way."""
+@pytest.mark.parametrize("busy", [0.5, 0.9])
+def test_quoted_p90_covers_nine_of_ten_in_a_simulated_day(busy: float) -> None:
+    """Poisson arrivals on 4 slots, true times 40 % off their estimates either way; at half load four of five find a
+    slot free and are told so."""
     rng = random.Random(7)
     free = [0.0] * 4
-    waits: deque[tuple[float, float]] = deque(maxlen=400)
+    waits: deque[tuple[float | None, float]] = deque(maxlen=400)
     running: list[tuple[float, float]] = []  # (end, estimate)
     now, covered, quoted = 0.0, 0, 0
-    for number in range(6000):
-        now += rng.expovariate(0.9 * 4 / 2.0)
+    for number in range(12_000):
+        now += rng.expovariate(busy * 4 / 2.0)
         heapq.heapify(free)
         start = max(now, free[0])
         actual = start - now
         queue = [max(0.0, end - now) for end, _ in running if end > now]
-        predicted = replay(0, 2.0, queue, 4)
-        if number > 500:
+        predicted = replay(0, 2.0, sorted(queue), 4)
+        if number > 1000 and predicted is not None:
             (_, upper) = ratios(waits)
             quoted += 1
             covered += actual <= (predicted + 1.0) * upper - 1.0 + 1e-9
@@ -68,6 +88,7 @@ def test_quoted_p90_covers_nine_of_ten_in_a_simulated_day() -> None:
         estimate = rng.expovariate(0.5)
         heapq.heapreplace(free, start + estimate * rng.uniform(0.6, 1.4))
         running = [job for job in running if job[0] > now] + [(start + estimate, estimate)]
+    assert quoted > 1000
     assert 0.85 <= covered / quoted <= 0.95
 
 

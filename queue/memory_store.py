@@ -1,0 +1,191 @@
+"""What the in-memory room knows of its tickets, and the moves that several of its operations share.
+
+`memory_room.py` has the operations. Nothing here is shared between processes.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from nanoswap.queue import eta
+from nanoswap.queue.eta import Load
+from nanoswap.queue.room import Policy, TicketNotFound
+from nanoswap.queue.score import milliseconds as _ms
+from nanoswap.queue.ticket import Kind, Outcome, Place, State, Ticket
+
+SAMPLES = 400
+_OPEN = frozenset(state for state in State if not state.terminal)
+
+
+@dataclass(slots=True)
+class Held:
+    """A ticket and what the room knows of it besides. ``until``: end of presence, grant, lease or parking, in ms."""
+
+    ticket: Ticket
+    until: float
+    #: What the person was told at the join, ms, and what it was made of, s; None when a turn was free, or once it is
+    #: known whether it held.
+    quoted: tuple[int, float] | None = None
+    #: Came back from parking or a seal: its wait says nothing about the line.
+    returned: bool = False
+    #: Didn't come for its last turn.
+    absent: bool = False
+    worker: str | None = None
+    started: int = 0
+    #: Since when it has been in line without a break, in ms.
+    entered: int = 0
+
+
+@dataclass(slots=True)
+class Samples:
+    waits: deque[tuple[float | None, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    services: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+
+
+class MemoryStore:
+    """All of one room. ``clock`` gives ms since the epoch."""
+
+    def __init__(self, policy: Policy, clock: Callable[[], int]) -> None:
+        self._policy = policy
+        self._clock = clock
+        self.held: dict[str, Held] = {}
+        #: account -> reading of its clock, ms
+        self.clocks: dict[str, float] = {}
+        self.workers: dict[str, tuple[Kind, int, float]] = {}
+        self.keys: dict[tuple[str, str], tuple[str, str, float]] = {}
+        self.erased: dict[str, int] = {}
+        #: account -> tokens issued until then (s) are refused, and until when (ms) that is known
+        self.denied: dict[str, tuple[int, int]] = {}
+        self.samples = {kind: Samples() for kind in Kind}
+        self.sums: dict[Kind, Counter[str]] = {kind: Counter() for kind in Kind}
+
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return self._clock()
+
+    def get(self, ticket_id: str) -> Held | None:
+        """The ticket, unless it ended too long ago."""
+        held = self.held.get(ticket_id)
+        if held is not None and held.ticket.state.terminal and held.until <= self.now():
+            del self.held[ticket_id]
+            return None
+        return held
+
+    def own(self, ticket_id: str, account: str) -> Held:
+        """The same for its owner; TicketNotFound for others."""
+        held = self.get(ticket_id)
+        if held is None or held.ticket.account != account:
+            raise TicketNotFound
+        return held
+
+    def running(self, ticket_id: str, worker: str) -> Held | None:
+        """The ticket, if this worker has its turn."""
+        held = self.get(ticket_id)
+        return held if held and held.ticket.state is State.RUNNING and held.worker == worker else None
+
+    def of(self, account: str) -> list[Held]:
+        """An account's tickets that haven't ended."""
+        return [held for held in self.held.values() if held.ticket.account == account and held.ticket.state in _OPEN]
+
+    def those(self, kind: Kind, state: State) -> list[Held]:
+        """All of a kind in a state."""
+        return [held for held in self.held.values() if held.ticket.kind is kind and held.ticket.state is state]
+
+    def line(self, kind: Kind) -> list[Held]:
+        """Who waits, in order."""
+        return sorted(self.those(kind, State.WAITING), key=lambda held: (held.ticket.score, held.ticket.id))
+
+    def rank(self, held: Held) -> int | None:
+        """People before it; None unless it waits."""
+        if held.ticket.state is not State.WAITING:
+            return None
+        return [other.ticket.id for other in self.line(held.ticket.kind)].index(held.ticket.id)
+
+    def place(self, held: Held) -> Place:
+        """Where it stands."""
+        return eta.place(held.ticket, self.rank(held), self.load(held.ticket.kind))
+
+    def enter(self, held: Held, state: State, seconds: float) -> None:
+        """Another state, for ``seconds`` at most."""
+        held.ticket = replace(held.ticket, state=state, grant=None, grant_expires=None)
+        held.until = self.now() + _ms(seconds)
+
+    def park(self, held: Held) -> None:
+        """Out of line, place kept."""
+        self.settle_quote(held, granted=False)
+        self.sums[held.ticket.kind][State.PARKED] += 1
+        self.enter(held, State.PARKED, self._policy.parked)
+        held.ticket = replace(held.ticket, progress=None)
+        held.returned, held.worker = True, None
+
+    def give_back(self, held: Held) -> None:
+        """An interrupted turn: the place is kept, unless it has been interrupted too often."""
+        held.ticket = replace(held.ticket, attempts=held.ticket.attempts + 1)
+        if held.ticket.attempts >= self._policy.max_attempts:
+            self.move_clock(held, -_ms(held.ticket.debt))
+            self.close(held, State.ABORTED)
+        else:
+            self.park(held)
+
+    def settle_quote(self, held: Held, *, granted: bool) -> None:
+        """Note whether what the person was told at the join held."""
+        if held.quoted is None:
+            return
+        late = self.now() - held.ticket.joined > held.quoted[0]
+        held.quoted = None
+        self.sums[held.ticket.kind]["quoted"] += granted or late
+        self.sums[held.ticket.kind]["covered"] += granted and not late
+
+    def close(self, held: Held, state: State) -> None:
+        """Ended, and remembered as that for a while."""
+        self.settle_quote(held, granted=False)
+        self.sums[held.ticket.kind][state] += 1
+        self.enter(held, state, self._policy.tombstone)
+        held.ticket = replace(held.ticket, progress=None)
+
+    def conclude(self, held: Held, outcome: Outcome) -> None:
+        """A turn that ended in order, well or by a problem."""
+        outcome = replace(outcome, gpu_seconds=_ms(outcome.gpu_seconds) / 1000)
+        held.ticket = replace(held.ticket, outcome=outcome)
+        self.close(held, State.SUCCEEDED if outcome.code is None else State.FAILED)
+
+    def over(self, ticket: Ticket) -> bool:
+        """Whether a sealed ticket is too old, or was made before its account was erased."""
+        end = ticket.joined + _ms(self._policy.life)
+        return self.now() > end or end <= self.erased.get(ticket.account, 0)
+
+    def move_clock(self, held: Held, milliseconds: float) -> None:
+        """Charge an account, or pay back."""
+        account, now = held.ticket.account, self.now()
+        # A clock that has lapsed owes nothing and gets nothing.
+        if self.clocks.get(account, 0.0) > now:
+            self.clocks[account] += milliseconds
+
+    def slots(self, kind: Kind) -> tuple[int, int]:
+        """Turns and workers that are offered."""
+        now = self.now()
+        alive = [slots for of, slots, until in self.workers.values() if of is kind and until > now]
+        return sum(alive), len(alive)
+
+    def load(self, kind: Kind) -> Load:
+        """What the line's estimates stand on."""
+        now = self.now()
+        waiting, granted = self.those(kind, State.WAITING), self.those(kind, State.GRANTED)
+        running = self.those(kind, State.RUNNING)
+        slots, workers = self.slots(kind)
+        rest = [max(0, held.started + _ms(held.ticket.estimate) - now) / 1000 for held in running]
+        return Load(
+            kind=kind,
+            now=now,
+            waiting=len(waiting),
+            work=sum(_ms(held.ticket.estimate) for held in waiting) / 1000,
+            granted=len(granted),
+            running=len(running),
+            slots=slots,
+            workers=workers,
+            residuals=(*rest, *(held.ticket.estimate for held in granted)),
+            waits=tuple(self.samples[kind].waits),
+            services=tuple(self.samples[kind].services),
+            ahead=self._policy.ahead,
+            oldest=(now - min((held.entered for held in waiting), default=now)) / 1000,
+        )
