@@ -1,15 +1,18 @@
 """How long until a turn: replay the line, then correct by how well such replays have done lately.
 
-The replay hands the jobs ahead, one by one, to whichever slot is free first. Its error is then measured: for the last
-tickets we know what was predicted when they joined and how long they really waited, and the quantiles of that ratio
-turn the one number into a range that is right as often as it says (split conformal prediction). Who found a turn free
-was told no range and says nothing about the error: with them among the samples, those who do wait were told too little.
+The replay hands the jobs ahead, one by one, to whichever slot is free first; their estimates are scaled by how long
+turns took lately. Its error is then measured: for the last who began a turn we know what was predicted when they joined
+and how long they really waited, and the quantiles of that ratio turn the one number into a range that is right as often
+as it says (split conformal prediction). Who found a turn free was told no range and says nothing about the error: with
+them among the samples, those who do wait were told too little.
 """
 
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice, repeat
+from statistics import fmean
 
 from nanoswap.queue.room import Line, Spread
 from nanoswap.queue.ticket import Eta, Kind, Place, Ticket
@@ -23,9 +26,10 @@ MIN_SAMPLES = 20
 DEFAULT_RATIOS = (1.0, 1.6)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Load:
-    """A line at one moment, as the store knows it. Times in seconds, ``now`` in ms since the epoch."""
+    """A line at one moment, as the store knows it. Times in seconds, ``now`` in ms since the epoch. What is made of the
+    samples is made once, for all of the line."""
 
     kind: Kind
     now: int
@@ -35,22 +39,40 @@ class Load:
     running: int
     slots: int
     workers: int
-    #: Remaining seconds of every turn that is running, then of those that are granted.
-    residuals: tuple[float, ...]
-    #: (predicted, actual) waits of the last tickets; None for those whose turn was free.
+    #: (estimate, seconds since its begin) of every turn that is running, then of those that are granted.
+    turns: tuple[tuple[float, float], ...]
+    #: (predicted, actual) waits of the last who began their turns; None for those whose turn was free.
     waits: tuple[tuple[float | None, float], ...]
-    services: tuple[float, ...]
+    #: (estimated, used) GPU seconds of the last turns that went well.
+    services: tuple[tuple[float, float], ...]
     #: Turns that the room grants for each slot beyond those that run.
     ahead: int = 0
     #: Time since the first of those who wait came into line, or back into it; 0 when nobody waits.
     oldest: float = 0.0
 
-    @property
+    @cached_property
     def mean(self) -> float:
-        """Mean estimate of those who wait, else the mean service time, else one second."""
+        """Seconds that one of those who wait will take, else one of the last turns, else one second."""
         if self.waiting:
-            return self.work / self.waiting
-        return sum(self.services) / len(self.services) if self.services else 1.0
+            return self.work * self.scale / self.waiting
+        return fmean(used for _, used in self.services) if self.services else 1.0
+
+    @cached_property
+    def scale(self) -> float:
+        """What turns took lately over what they were estimated to: engine and machine are not known to an estimate."""
+        estimated = sum(estimate for estimate, _ in self.services)
+        return sum(used for _, used in self.services) / estimated if estimated else 1.0
+
+    @cached_property
+    def residuals(self) -> list[float]:
+        """Remaining seconds of the turns that were granted, those first that run."""
+        left = [max(0.0, estimate * self.scale - past) for estimate, past in self.turns]
+        return sorted(left[: self.running]) + sorted(left[self.running :])
+
+    @cached_property
+    def ratios(self) -> tuple[float, float]:
+        """See `ratios`."""
+        return ratios(self.waits)
 
 
 def replay(rank: int, mean: float, busy: Sequence[float], slots: int, ahead: int = 0) -> float | None:
@@ -80,11 +102,10 @@ def eta(load: Load, rank: int) -> Eta | None:
     """The wait behind ``rank`` people as a range; None while no worker is there."""
     if not load.slots:
         return None
-    busy = [*sorted(load.residuals[: load.running]), *sorted(load.residuals[load.running :])]
-    predicted = replay(rank, load.mean, busy, load.slots, load.ahead)
+    predicted = replay(rank, load.mean, load.residuals, load.slots, load.ahead)
     if predicted is None:
         return Eta(0.0, 0.0, None)
-    p50, p90 = (max(0.0, (predicted + OFFSET) * ratio - OFFSET) for ratio in ratios(load.waits))
+    p50, p90 = (max(0.0, (predicted + OFFSET) * ratio - OFFSET) for ratio in load.ratios)
     return Eta(p50, max(p50, p90), predicted)
 
 
@@ -116,7 +137,7 @@ def line(load: Load) -> Line:
         workers=load.workers,
         eta=eta(load, load.waiting),
         wait=spread([actual for _, actual in load.waits]),
-        service=spread(load.services),
+        service=spread([used for _, used in load.services]),
     )
 
 

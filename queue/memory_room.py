@@ -137,11 +137,8 @@ class MemoryRoom:
                 continue
             sums = self._store.sums[kind]
             sums[State.GRANTED] += 1
-            predicted = None if held.quoted is None else held.quoted[1]
-            self._store.settle_quote(held, granted=True)
             if not held.returned:
                 wait = now - held.ticket.joined
-                self._store.samples[kind].waits.appendleft((predicted, wait / 1000))
                 sums[f"wait:{bucket(wait / 1000)}"] += 1
                 sums["wait_ms"] += wait
             self._store.enter(held, State.GRANTED, policy.grant)
@@ -158,6 +155,11 @@ class MemoryRoom:
             raise GrantUsed
         if held.until <= self._store.now():
             raise GrantExpired
+        predicted = None if held.quoted is None else held.quoted[1]
+        self._store.settle_quote(held, begun=True)
+        if not held.returned:
+            wait = (self._store.now() - held.ticket.joined) / 1000
+            self._store.samples[held.ticket.kind].waits.appendleft((predicted, wait))
         self._store.enter(held, State.RUNNING, self._policy.lease)
         held.worker, held.started, held.absent = worker, self._store.now(), False
         self._store.sums[held.ticket.kind][State.RUNNING] += 1
@@ -182,7 +184,9 @@ class MemoryRoom:
             return False
         self._store.move_clock(held, _ms(debt(outcome.gpu_seconds, self._policy.phi)) - _ms(held.ticket.debt))
         if outcome.code is None:
-            self._store.samples[held.ticket.kind].services.appendleft(_ms(outcome.gpu_seconds) / 1000)
+            self._store.samples[held.ticket.kind].services.appendleft(
+                (held.ticket.estimate, _ms(outcome.gpu_seconds) / 1000)
+            )
         self._store.conclude(held, outcome)
         return True
 

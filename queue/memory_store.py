@@ -39,7 +39,7 @@ class Held:
 @dataclass(slots=True)
 class Samples:
     waits: deque[tuple[float | None, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
-    services: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    services: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
 
 
 class MemoryStore:
@@ -112,7 +112,7 @@ class MemoryStore:
 
     def park(self, held: Held) -> None:
         """Out of line, place kept."""
-        self.settle_quote(held, granted=False)
+        self.settle_quote(held, begun=False)
         self.sums[held.ticket.kind][State.PARKED] += 1
         self.enter(held, State.PARKED, self._policy.parked)
         held.ticket = replace(held.ticket, progress=None)
@@ -127,18 +127,19 @@ class MemoryStore:
         else:
             self.park(held)
 
-    def settle_quote(self, held: Held, *, granted: bool) -> None:
-        """Note whether what the person was told at the join held."""
+    def settle_quote(self, held: Held, *, begun: bool) -> None:
+        """Note whether what the person was told at the join held. Who had a turn and didn't come says nothing."""
         if held.quoted is None:
             return
         late = self.now() - held.ticket.joined > held.quoted[0]
         held.quoted = None
-        self.sums[held.ticket.kind]["quoted"] += granted or late
-        self.sums[held.ticket.kind]["covered"] += granted and not late
+        if begun or held.ticket.state is not State.GRANTED:
+            self.sums[held.ticket.kind]["quoted"] += begun or late
+            self.sums[held.ticket.kind]["covered"] += begun and not late
 
     def close(self, held: Held, state: State) -> None:
         """Ended, and remembered as that for a while."""
-        self.settle_quote(held, granted=False)
+        self.settle_quote(held, begun=False)
         self.sums[held.ticket.kind][state] += 1
         self.enter(held, state, self._policy.tombstone)
         held.ticket = replace(held.ticket, progress=None)
@@ -173,7 +174,6 @@ class MemoryStore:
         waiting, granted = self.those(kind, State.WAITING), self.those(kind, State.GRANTED)
         running = self.those(kind, State.RUNNING)
         slots, workers = self.slots(kind)
-        rest = [max(0, held.started + _ms(held.ticket.estimate) - now) / 1000 for held in running]
         return Load(
             kind=kind,
             now=now,
@@ -183,7 +183,10 @@ class MemoryStore:
             running=len(running),
             slots=slots,
             workers=workers,
-            residuals=(*rest, *(held.ticket.estimate for held in granted)),
+            turns=(
+                *((held.ticket.estimate, (now - held.started) / 1000) for held in running),
+                *((held.ticket.estimate, 0.0) for held in granted),
+            ),
             waits=tuple(self.samples[kind].waits),
             services=tuple(self.samples[kind].services),
             ahead=self._policy.ahead,

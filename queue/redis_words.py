@@ -1,6 +1,6 @@
 """Tickets and lines in the words of ``room.lua``: what it is told, and what it answers as values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nanoswap.queue.eta import Load
@@ -69,8 +69,7 @@ def ticket_of(ticket_id: str, fields: Mapping[str, str]) -> Ticket:
 
 def load(kind: Kind, answer: Sequence[Any], ahead: int) -> Load:
     """What the line's estimates stand on."""
-    now, waiting, work, granted, running, slots, workers, residuals, waits, services, oldest = answer
-    pairs = (sample.split(" ") for sample in waits)
+    now, waiting, work, granted, running, slots, workers, turns, waits, services, oldest = answer
     return Load(
         kind=kind,
         now=int(now),
@@ -80,9 +79,15 @@ def load(kind: Kind, answer: Sequence[Any], ahead: int) -> Load:
         running=int(running),
         slots=int(slots),
         workers=int(workers),
-        residuals=tuple(int(residual) / 1000 for residual in residuals),
-        waits=tuple((int(said) / 1000 if said != "-" else None, int(actual) / 1000) for said, actual in pairs),
-        services=tuple(int(service) / 1000 for service in services),
+        turns=tuple(_pairs(turns)),
+        waits=tuple((None if said < 0 else said, waited) for said, waited in _pairs(waits)),
+        services=tuple(_pairs(services)),
         ahead=ahead,
         oldest=int(oldest) / 1000,
     )
+
+
+def _pairs(words: Sequence[str]) -> Iterator[tuple[float, float]]:
+    """Two times in ms a word, as seconds."""
+    for first, second in (word.split(" ") for word in words):
+        yield int(first) / 1000, int(second) / 1000

@@ -16,7 +16,7 @@
 --   P:i:ACC:KEY  STRING "id digest"              P:k:ACC    SET every key that names the account, for erasing
 --   P:x:ACC      STRING sealed tickets that end by then were made before the account was erased
 --   P:d:ACC      STRING "seconds lapses-at": access tokens issued until those seconds are refused
---   P:sw:KIND    LIST "predicted actual" waits   P:ss:KIND  LIST service times
+--   P:sw:KIND    LIST "predicted actual" waits   P:ss:KIND  LIST "estimate used"
 --   P:c:KIND     HASH sums that only grow (tally.py): tickets that came to each state, waits, quotes that held
 local P = KEYS[1]
 local call = redis.call
@@ -55,15 +55,16 @@ end
 
 local function tally(kind, field, by) call('HINCRBY', P .. ':c:' .. kind, field, by or 1) end
 
--- The wait that was quoted at the join, against the real one: counted when the turn is granted, and also for whoever
--- leaves after that time. Who leaves before it says nothing about the quote.
-local function settle_quote(id, kind, granted)
+-- The wait that was quoted at the join, against the real one: counted when the turn begins, and also for whoever leaves
+-- after that time. Who leaves before it, or had a turn and didn't come, says nothing about the quote.
+local function settle_quote(id, kind, begun)
   local quoted = get(id, 'quoted')
   if not quoted then return end
   call('HDEL', ticket_key(id), 'quoted')
   local late = now - tonumber(get(id, 'joined')) > tonumber(quoted)
-  if granted or late then tally(kind, 'quoted') end
-  if granted and not late then tally(kind, 'covered') end
+  if not begun and get(id, 'state') == 'granted' then return end
+  if begun or late then tally(kind, 'quoted') end
+  if begun and not late then tally(kind, 'covered') end
 end
 
 local function enter(id, kind, score, est, presence)
@@ -258,11 +259,8 @@ function ops.grant(a)
       call('ZADD', P .. ':g:' .. kind, expires, first)
       call('HSET', ticket_key(first), 'state', 'granted', 'nonce', redis.sha1hex(a[4] .. first), 'nonce_expires', expires)
       tally(kind, 'granted')
-      local predicted = get(first, 'quoted') and get(first, 'predicted') or '-'
-      settle_quote(first, kind, true)
       if not get(first, 'returned') then
         local wait = now - tonumber(get(first, 'joined'))
-        sample(P .. ':sw:' .. kind, predicted .. ' ' .. int(wait))
         local bucket = 0
         while a[6 + bucket] and wait > tonumber(a[6 + bucket]) do bucket = bucket + 1 end
         tally(kind, 'wait:' .. bucket)
@@ -283,6 +281,11 @@ function ops.redeem(a)
   if state == 'expired' then return {'expired'} end
   if state ~= 'granted' or get(id, 'nonce') ~= a[3] then return {'used'} end
   if tonumber(call('ZSCORE', P .. ':g:' .. kind, id) or 0) <= now then return {'expired'} end
+  local predicted = get(id, 'quoted') and get(id, 'predicted') or '-1'
+  settle_quote(id, kind, true)
+  if not get(id, 'returned') then
+    sample(P .. ':sw:' .. kind, predicted .. ' ' .. int(now - tonumber(get(id, 'joined'))))
+  end
   call('ZREM', P .. ':g:' .. kind, id)
   call('HDEL', ticket_key(id), 'nonce', 'nonce_expires', 'absent')
   call('HSET', ticket_key(id), 'state', 'running', 'worker', a[4], 'started', int(now))
@@ -306,7 +309,7 @@ function ops.finish(a)
   local kind = mine(id, a[2])
   if not kind then return 0 end
   move_clock(get(id, 'acc'), tonumber(a[3]) - tonumber(get(id, 'debt')))
-  if a[5] == '' then sample(P .. ':ss:' .. kind, a[4]) end
+  if a[5] == '' then sample(P .. ':ss:' .. kind, get(id, 'est') .. ' ' .. a[4]) end
   conclude(id, a[4], a[5], a[6], a[7], a[8])
   return 1
 end
@@ -408,17 +411,17 @@ end
 
 -- kind
 function ops.load(a)
-  local kind, residuals = a[1], {}
+  local kind, turns = a[1], {}
   for _, id in ipairs(call('ZRANGE', P .. ':r:' .. kind, 0, -1)) do
     local started, est = get(id, 'started'), get(id, 'est')
-    if started then residuals[#residuals + 1] = int(math.max(0, tonumber(started) + tonumber(est) - now)) end
+    if started then turns[#turns + 1] = est .. ' ' .. int(now - tonumber(started)) end
   end
   local granted = call('ZRANGE', P .. ':g:' .. kind, 0, -1)
-  for _, id in ipairs(granted) do residuals[#residuals + 1] = get(id, 'est') end
+  for _, id in ipairs(granted) do turns[#turns + 1] = get(id, 'est') .. ' 0' end
   local sum, workers = slots(kind)
   local oldest = call('ZRANGE', P .. ':e:' .. kind, 0, 0, 'WITHSCORES')[2] or now
   return {int(now), call('ZCARD', P .. ':q:' .. kind), call('GET', P .. ':work:' .. kind) or '0', #granted,
-          call('ZCARD', P .. ':r:' .. kind), sum, workers, residuals,
+          call('ZCARD', P .. ':r:' .. kind), sum, workers, turns,
           call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':ss:' .. kind, 0, -1), int(now - oldest)}
 end
 

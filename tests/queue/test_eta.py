@@ -14,7 +14,7 @@ from nanoswap.queue.ticket import Eta, Kind
 def load(**changes: object) -> Load:
     values: dict[str, object] = {
         "kind": Kind.IMAGE, "now": 0, "waiting": 0, "work": 0.0, "granted": 0, "running": 0, "slots": 1, "workers": 1,
-        "residuals": (), "waits": (), "services": (),
+        "turns": (), "waits": (), "services": (),
     }  # fmt: skip
     return Load(**(values | changes))  # type: ignore[arg-type]
 
@@ -42,13 +42,20 @@ def test_replay(rank: int, busy: list[float], slots: int, ahead: int, wait: floa
 
 
 def test_the_range_is_made_of_what_runs_first_then_of_what_was_granted() -> None:
-    found = eta(load(slots=1, ahead=1, running=1, granted=1, residuals=(3.0, 1.0), waiting=1, work=2.0), 0)
+    found = eta(load(slots=1, ahead=1, running=1, granted=1, turns=((3.0, 0.0), (1.0, 0.0)), waiting=1, work=2.0), 0)
     assert found is not None
     assert found.replayed == 3.0
 
 
+def test_estimates_are_scaled_by_how_long_turns_took() -> None:
+    """An engine that takes four times as long as was thought: 2 s of 4 are past, and one more is before us."""
+    found = eta(load(slots=1, running=1, turns=((1.0, 2.0),), waiting=2, work=2.0, services=((1.0, 4.0),)), 1)
+    assert found is not None
+    assert found.replayed == 2.0 + 4.0
+
+
 def test_who_finds_a_turn_free_is_told_nothing_else() -> None:
-    found = eta(load(slots=2, running=1, residuals=(9.0,), waits=((1.0, 99.0),) * 50), 0)
+    found = eta(load(slots=2, running=1, turns=((9.0, 0.0),), waits=((1.0, 99.0),) * 50), 0)
     assert found == Eta(0.0, 0.0, None)
 
 
