@@ -26,7 +26,7 @@ from tests.load import media
 from tests.load.crowd import Crowd, Media
 from tests.load.target import Target, held, target
 
-CLIPS, SCALE, FRAMES = 0.15, 3.0, 48
+CLIPS, SCALE, FRAMES = 0.08, 3.0, 192
 USERS = 400
 SATURATED_SECONDS = 120.0
 #: As the service is started here: one replica for each kind, and a core for each, so that no clip stands still.
