@@ -57,6 +57,8 @@ class Settings:
     #: Clips that one video replica works on at once.
     video_jobs: int = 1
     video_gpus: float = 0.0
+    #: Of each kind, on one machine of the cluster; None: as many as its GPUs bear.
+    replicas_per_node: int | None = None
     #: How the number of replicas follows line and clock; None: it is fixed.
     image_rules: Rules | None = None
     video_rules: Rules | None = None
@@ -153,6 +155,7 @@ class Settings:
             video_slots=integer(environment, "NANOSWAP_VIDEO_SLOTS", 2, 1, 64),
             video_jobs=video_jobs,
             video_gpus=number(environment, "NANOSWAP_VIDEO_GPUS", 0.0, 0.0, 8.0),
+            replicas_per_node=integer(environment, "NANOSWAP_REPLICAS_PER_NODE", 0, 0, 64) or None,
             video_preset=one_of(environment, "NANOSWAP_VIDEO_PRESET", "veryfast", PRESETS),
             gpu_lock=environment.get("NANOSWAP_GPU_LOCK") or None,
             max_image_bytes=integer(environment, "NANOSWAP_MAX_IMAGE_BYTES", 30 * 2**20, 2**10, 90 * 2**20),

@@ -45,3 +45,16 @@ def test_closed_line_and_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) 
         cluster.video({})
     with pytest.raises(SettingsError, match="no arguments"):
         cluster.gateway({"secret": "x"})
+
+
+def test_every_gpu_has_one_replica_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of a kind would both fit half of a GPU: a clip beside a clip, and no picture that is let by."""
+    environment = one("ConfigMap", "nanoswap")["data"]
+    for name in ("NANOSWAP_IMAGE_GPUS", "NANOSWAP_VIDEO_GPUS", "NANOSWAP_REPLICAS_PER_NODE"):
+        monkeypatch.setenv(name, environment[name])
+    for builder in (cluster.image, cluster.video):
+        replica = builder({})._bound_deployment
+        assert replica._replica_config.max_replicas_per_node == 1
+        assert replica.ray_actor_options["num_gpus"] <= 0.5
+    monkeypatch.delenv("NANOSWAP_REPLICAS_PER_NODE")
+    assert cluster.image({})._bound_deployment._replica_config.max_replicas_per_node is None
