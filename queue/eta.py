@@ -8,7 +8,9 @@ them among the samples, those who do wait were told too little.
 """
 
 import heapq
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice, repeat
@@ -26,6 +28,15 @@ MIN_SAMPLES = 20
 DEFAULT_RATIOS = (1.0, 1.6)
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A turn that was given out. ``past``: seconds since ``worker`` has had it; "" while nobody has come for it."""
+
+    estimate: float
+    past: float
+    worker: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Load:
     """A line at one moment, as the store knows it. Times in seconds, ``now`` in ms since the epoch. What is made of the
@@ -39,8 +50,11 @@ class Load:
     running: int
     slots: int
     workers: int
-    #: (estimate, seconds since its begin) of every turn that is running, then of those that are granted.
-    turns: tuple[tuple[float, float], ...]
+    #: Turns that are worked on at once, of all workers.
+    jobs: int
+    turns: tuple[Given, ...]
+    #: Worker -> seconds since a turn of it ended.
+    ended: Mapping[str, float]
     #: (predicted, actual) waits of the last who began their turns; None for those whose turn was free.
     waits: tuple[tuple[float | None, float], ...]
     #: (estimated, used) GPU seconds of the last turns that went well.
@@ -65,9 +79,20 @@ class Load:
 
     @cached_property
     def residuals(self) -> list[float]:
-        """Remaining seconds of the turns that were granted, those first that run."""
-        left = [max(0.0, estimate * self.scale - past) for estimate, past in self.turns]
-        return sorted(left[: self.running]) + sorted(left[self.running :])
+        """Remaining seconds of the turns that were given out, those first that are worked on. A worker takes its turns
+        in the order in which it got them, and begins the last of those when another one ends."""
+        of: defaultdict[str, list[Given]] = defaultdict(list)
+        for turn in sorted(self.turns, key=lambda turn: (-turn.past, turn.estimate)):
+            of[turn.worker].append(turn)
+        staged = [turn.estimate for turn in of.pop("", [])]
+        begun, at_once = [], max(1, self.jobs // max(1, self.workers))
+        for worker, turns in of.items():
+            staged += [turn.estimate for turn in turns[at_once:]]
+            past = [turn.past for turn in turns[:at_once]]
+            if len(past) == at_once:
+                past[-1] = min(past[-1], self.ended.get(worker, math.inf))
+            begun += [max(0.0, turn.estimate * self.scale - since) for turn, since in zip(turns, past, strict=False)]
+        return sorted(begun) + sorted(estimate * self.scale for estimate in staged)
 
     @cached_property
     def ratios(self) -> tuple[float, float]:
@@ -75,19 +100,19 @@ class Load:
         return ratios(self.waits)
 
 
-def replay(rank: int, mean: float, busy: Sequence[float], slots: int, ahead: int = 0) -> float | None:
-    """Seconds until the room grants a turn to somebody with ``rank`` jobs of ``mean`` seconds before them; None when
-    one is free. ``busy``: remaining seconds of the turns that were granted, in their order; ``slots`` > 0 of them
-    run, and ``ahead`` times as many may wait behind those."""
-    endings = len(busy) + rank + 1 - slots * (1 + ahead)
+def replay(rank: int, mean: float, busy: Sequence[float], jobs: int, turns: int) -> float | None:
+    """Seconds until the room gives a turn to somebody with ``rank`` jobs of ``mean`` seconds before them; None when one
+    is free. ``busy``: remaining seconds of the turns that are given out, ``turns`` at most, in the order in which they
+    begin; ``jobs`` > 0 of them are worked on at once."""
+    endings = len(busy) + rank + 1 - turns
     if endings <= 0:
         return None
-    jobs = chain(busy, repeat(mean, rank))
-    ends = list(islice(jobs, slots))
+    line = chain(busy, repeat(mean, rank))
+    ends = list(islice(line, jobs))
     heapq.heapify(ends)
     for _ in range(min(endings, REPLAY) - 1):
-        heapq.heappush(ends, heapq.heappop(ends) + next(jobs, 0.0))
-    return ends[0] + max(0, endings - REPLAY) * mean / slots
+        heapq.heappush(ends, heapq.heappop(ends) + next(line, 0.0))
+    return ends[0] + max(0, endings - REPLAY) * mean / jobs
 
 
 def ratios(waits: Sequence[tuple[float | None, float]]) -> tuple[float, float]:
@@ -102,7 +127,7 @@ def eta(load: Load, rank: int) -> Eta | None:
     """The wait behind ``rank`` people as a range; None while no worker is there."""
     if not load.slots:
         return None
-    predicted = replay(rank, load.mean, load.residuals, load.slots, load.ahead)
+    predicted = replay(rank, load.mean, load.residuals, max(1, load.jobs), load.slots * (1 + load.ahead))
     if predicted is None:
         return Eta(0.0, 0.0, None)
     p50, p90 = (max(0.0, (predicted + OFFSET) * ratio - OFFSET) for ratio in load.ratios)
@@ -129,7 +154,7 @@ def line(load: Load) -> Line:
         kind=load.kind,
         now=load.now,
         waiting=load.waiting,
-        work_seconds=load.work,
+        work_seconds=load.work * load.scale,
         oldest_seconds=load.oldest,
         granted=load.granted,
         running=load.running,

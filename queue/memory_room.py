@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nanoswap.queue import eta
-from nanoswap.queue.memory_store import Held, MemoryStore
+from nanoswap.queue.memory_store import Held, MemoryStore, Offer
 from nanoswap.queue.room import (
     GrantExpired,
     GrantUsed,
@@ -126,7 +126,7 @@ class MemoryRoom:
 
     async def grant(self, kind: Kind) -> list[str]:
         policy, now = self._policy, self._store.now()
-        slots, _ = self._store.slots(kind)
+        slots = sum(offer.slots for offer in self._store.offers(kind).values())
         taken = len(self._store.those(kind, State.GRANTED)) + len(self._store.those(kind, State.RUNNING))
         given: list[str] = []
         for held in self._store.line(kind):
@@ -243,14 +243,17 @@ class MemoryRoom:
             if not held.absent:
                 self._store.move_clock(held, -_ms(held.ticket.debt))
             self._store.close(held, State.EXPIRED)
-        self._store.workers = {name: offer for name, offer in self._store.workers.items() if offer[2] > now}
+        for worker in [name for name, offer in self._store.workers.items() if offer.until <= now]:
+            await self.retire(worker)
         return Swept(len(parked), len(expired), len(lost), len(forgotten))
 
-    async def enlist(self, worker: str, kind: Kind, slots: int, alive: float) -> None:
-        self._store.workers[worker] = (kind, slots, self._store.now() + _ms(alive))
+    async def enlist(self, worker: str, kind: Kind, slots: int, alive: float, *, jobs: int | None = None) -> None:
+        offer = Offer(kind, slots, slots if jobs is None else jobs, self._store.now() + _ms(alive))
+        self._store.workers[worker] = offer
 
     async def retire(self, worker: str) -> None:
         self._store.workers.pop(worker, None)
+        self._store.ended.pop(worker, None)
 
     async def line(self, kind: Kind) -> Line:
         return eta.line(self._store.load(kind))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from nanoswap.queue import eta
-from nanoswap.queue.eta import Load
+from nanoswap.queue.eta import Given, Load
 from nanoswap.queue.room import Policy, TicketNotFound
 from nanoswap.queue.score import milliseconds as _ms
 from nanoswap.queue.ticket import Kind, Outcome, Place, State, Ticket
@@ -42,6 +42,16 @@ class Samples:
     services: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A worker's: turns at once, those of them that it works on at once, and until when it stands, ms."""
+
+    kind: Kind
+    slots: int
+    jobs: int
+    until: float
+
+
 class MemoryStore:
     """All of one room. ``clock`` gives ms since the epoch."""
 
@@ -51,7 +61,9 @@ class MemoryStore:
         self.held: dict[str, Held] = {}
         #: account -> reading of its clock, ms
         self.clocks: dict[str, float] = {}
-        self.workers: dict[str, tuple[Kind, int, float]] = {}
+        self.workers: dict[str, Offer] = {}
+        #: worker -> when a turn of it last ended, ms
+        self.ended: dict[str, int] = {}
         self.keys: dict[tuple[str, str], tuple[str, str, float]] = {}
         self.erased: dict[str, int] = {}
         #: account -> tokens issued until then (s) are refused, and until when (ms) that is known
@@ -114,6 +126,7 @@ class MemoryStore:
         """Out of line, place kept."""
         self.settle_quote(held, begun=False)
         self.sums[held.ticket.kind][State.PARKED] += 1
+        self.free_worker(held)
         self.enter(held, State.PARKED, self._policy.parked)
         held.ticket = replace(held.ticket, progress=None)
         held.returned, held.worker = True, None
@@ -141,6 +154,7 @@ class MemoryStore:
         """Ended, and remembered as that for a while."""
         self.settle_quote(held, begun=False)
         self.sums[held.ticket.kind][state] += 1
+        self.free_worker(held)
         self.enter(held, state, self._policy.tombstone)
         held.ticket = replace(held.ticket, progress=None)
 
@@ -162,18 +176,22 @@ class MemoryStore:
         if self.clocks.get(account, 0.0) > now:
             self.clocks[account] += milliseconds
 
-    def slots(self, kind: Kind) -> tuple[int, int]:
-        """Turns and workers that are offered."""
+    def offers(self, kind: Kind) -> dict[str, Offer]:
+        """What those workers offer who are alive."""
         now = self.now()
-        alive = [slots for of, slots, until in self.workers.values() if of is kind and until > now]
-        return sum(alive), len(alive)
+        return {name: offer for name, offer in self.workers.items() if offer.kind is kind and offer.until > now}
+
+    def free_worker(self, held: Held) -> None:
+        """Its turn ends: the worker begins the next one that it has."""
+        if held.worker is not None and held.worker in self.workers:
+            self.ended[held.worker] = self.now()
 
     def load(self, kind: Kind) -> Load:
         """What the line's estimates stand on."""
         now = self.now()
         waiting, granted = self.those(kind, State.WAITING), self.those(kind, State.GRANTED)
         running = self.those(kind, State.RUNNING)
-        slots, workers = self.slots(kind)
+        offers = self.offers(kind)
         return Load(
             kind=kind,
             now=now,
@@ -181,11 +199,13 @@ class MemoryStore:
             work=sum(_ms(held.ticket.estimate) for held in waiting) / 1000,
             granted=len(granted),
             running=len(running),
-            slots=slots,
-            workers=workers,
+            slots=sum(offer.slots for offer in offers.values()),
+            workers=len(offers),
+            jobs=sum(offer.jobs for offer in offers.values()),
+            ended={name: (now - self.ended[name]) / 1000 for name in offers if name in self.ended},
             turns=(
-                *((held.ticket.estimate, (now - held.started) / 1000) for held in running),
-                *((held.ticket.estimate, 0.0) for held in granted),
+                *(Given(held.ticket.estimate, (now - held.started) / 1000, held.worker or "") for held in running),
+                *(Given(held.ticket.estimate, 0.0, "") for held in granted),
             ),
             waits=tuple(self.samples[kind].waits),
             services=tuple(self.samples[kind].services),

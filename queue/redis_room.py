@@ -204,8 +204,8 @@ class RedisRoom:
         rest = (_ms(policy.parked), policy.max_attempts, _ms(policy.tombstone), _ms(policy.presence))
         return Swept(*map(int, await self._call("sweep", 500, *rest, *_KINDS)))
 
-    async def enlist(self, worker: str, kind: Kind, slots: int, alive: float) -> None:
-        await self._call("enlist", worker, kind.value, slots, _ms(alive))
+    async def enlist(self, worker: str, kind: Kind, slots: int, alive: float, *, jobs: int | None = None) -> None:
+        await self._call("enlist", worker, kind.value, slots, _ms(alive), slots if jobs is None else jobs)
 
     async def retire(self, worker: str) -> None:
         await self._call("retire", worker, *_KINDS)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nanoswap.queue.eta import Load
+from nanoswap.queue.eta import Given, Load
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, Progress, State, Ticket
 
 
@@ -69,7 +69,7 @@ def ticket_of(ticket_id: str, fields: Mapping[str, str]) -> Ticket:
 
 def load(kind: Kind, answer: Sequence[Any], ahead: int) -> Load:
     """What the line's estimates stand on."""
-    now, waiting, work, granted, running, slots, workers, turns, waits, services, oldest = answer
+    now, waiting, work, granted, running, slots, workers, turns, waits, services, oldest, jobs, ended = answer
     return Load(
         kind=kind,
         now=int(now),
@@ -79,9 +79,13 @@ def load(kind: Kind, answer: Sequence[Any], ahead: int) -> Load:
         running=int(running),
         slots=int(slots),
         workers=int(workers),
-        turns=tuple(_pairs(turns)),
+        turns=tuple(
+            Given(int(estimate) / 1000, int(past) / 1000, worker) for estimate, past, worker in map(_words, turns)
+        ),
         waits=tuple((None if said < 0 else said, waited) for said, waited in _pairs(waits)),
         services=tuple(_pairs(services)),
+        jobs=int(jobs),
+        ended={worker: int(past) / 1000 for worker, past in map(_words, ended)},
         ahead=ahead,
         oldest=int(oldest) / 1000,
     )
@@ -89,5 +93,9 @@ def load(kind: Kind, answer: Sequence[Any], ahead: int) -> Load:
 
 def _pairs(words: Sequence[str]) -> Iterator[tuple[float, float]]:
     """Two times in ms a word, as seconds."""
-    for first, second in (word.split(" ") for word in words):
+    for first, second in map(_words, words):
         yield int(first) / 1000, int(second) / 1000
+
+
+def _words(line: str) -> list[str]:
+    return line.split(" ")

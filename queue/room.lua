@@ -9,7 +9,8 @@
 --   P:p          ZSET id -> forget-at   parked: out of line, place kept
 --   P:g:KIND     ZSET id -> expires-at  granted, not yet redeemed
 --   P:r:KIND     ZSET id -> lease-until running
---   P:w:KIND     ZSET worker -> alive-until      P:slots  HASH worker -> slots
+--   P:w:KIND     ZSET worker -> alive-until      P:slots  HASH worker -> "slots jobs"
+--   P:end        HASH worker -> when a turn of it last ended
 --   P:work:KIND  STRING sum of the estimates of those who wait
 --   P:t:ID       HASH the ticket
 --   P:a:ACC      SET ids that are open           P:tat:ACC  STRING the account's clock (GCRA)
@@ -33,13 +34,26 @@ local function int(n) return string.format('%.0f', n) end
 local function ticket_key(id) return P .. ':t:' .. id end
 local function get(id, field) return call('HGET', ticket_key(id), field) end
 
+-- What is offered: turns at once, workers, and turns that they work on at once.
 local function slots(kind)
-  local sum, workers = 0, 0
-  for _, w in ipairs(call('ZRANGEBYSCORE', P .. ':w:' .. kind, '(' .. int(now), '+inf')) do
-    sum = sum + tonumber(call('HGET', P .. ':slots', w) or 0)
-    workers = workers + 1
+  local workers = call('ZRANGEBYSCORE', P .. ':w:' .. kind, '(' .. int(now), '+inf')
+  local turns, at_once = 0, 0
+  for _, worker in ipairs(workers) do
+    local offer, jobs = string.match(call('HGET', P .. ':slots', worker) or '0 0', '^(%d+) (%d+)$')
+    turns, at_once = turns + tonumber(offer), at_once + tonumber(jobs)
   end
-  return sum, workers
+  return turns, workers, at_once
+end
+
+local function leave(worker)
+  call('HDEL', P .. ':slots', worker)
+  call('HDEL', P .. ':end', worker)
+end
+
+-- The worker of a turn that ends begins the next one that it has.
+local function free_worker(id)
+  local worker = get(id, 'worker')
+  if worker and call('HEXISTS', P .. ':slots', worker) == 1 then call('HSET', P .. ':end', worker, int(now)) end
 end
 
 -- The account's clock moves by ms (negative: refund). A clock that has lapsed owes nothing and gets nothing.
@@ -88,6 +102,7 @@ local function close(id, state, tombstone)
   local kind, acc = get(id, 'kind'), get(id, 'acc')
   settle_quote(id, kind, false)
   tally(kind, state)
+  free_worker(id)
   leave_line(id, kind)
   call('ZREM', P .. ':p', id)
   call('ZREM', P .. ':g:' .. kind, id)
@@ -107,6 +122,7 @@ end
 local function park(id, kind, parked)
   settle_quote(id, kind, false)
   tally(kind, 'parked')
+  free_worker(id)
   leave_line(id, kind)
   call('ZREM', P .. ':r:' .. kind, id)
   call('HDEL', ticket_key(id), 'nonce', 'nonce_expires', 'worker', 'stage', 'done', 'total')
@@ -384,7 +400,7 @@ function ops.sweep(a)
     end
     for _, worker in ipairs(due(P .. ':w:' .. a[i])) do
       call('ZREM', P .. ':w:' .. a[i], worker)
-      call('HDEL', P .. ':slots', worker)
+      leave(worker)
     end
   end
   for _, id in ipairs(due(P .. ':p')) do
@@ -395,17 +411,17 @@ function ops.sweep(a)
   return count
 end
 
--- worker kind slots alive
+-- worker kind slots alive jobs
 function ops.enlist(a)
   call('ZADD', P .. ':w:' .. a[2], int(now + tonumber(a[4])), a[1])
-  call('HSET', P .. ':slots', a[1], a[3])
+  call('HSET', P .. ':slots', a[1], a[3] .. ' ' .. a[5])
   return 1
 end
 
 -- worker kind …
 function ops.retire(a)
   for i = 2, #a do call('ZREM', P .. ':w:' .. a[i], a[1]) end
-  call('HDEL', P .. ':slots', a[1])
+  leave(a[1])
   return 1
 end
 
@@ -414,15 +430,21 @@ function ops.load(a)
   local kind, turns = a[1], {}
   for _, id in ipairs(call('ZRANGE', P .. ':r:' .. kind, 0, -1)) do
     local started, est = get(id, 'started'), get(id, 'est')
-    if started then turns[#turns + 1] = est .. ' ' .. int(now - tonumber(started)) end
+    if started then turns[#turns + 1] = est .. ' ' .. int(now - tonumber(started)) .. ' ' .. get(id, 'worker') end
   end
   local granted = call('ZRANGE', P .. ':g:' .. kind, 0, -1)
-  for _, id in ipairs(granted) do turns[#turns + 1] = get(id, 'est') .. ' 0' end
-  local sum, workers = slots(kind)
+  for _, id in ipairs(granted) do turns[#turns + 1] = get(id, 'est') .. ' 0 ' end
+  local sum, workers, jobs = slots(kind)
+  local ended = {}
+  for _, worker in ipairs(workers) do
+    local at = call('HGET', P .. ':end', worker)
+    if at then ended[#ended + 1] = worker .. ' ' .. int(now - tonumber(at)) end
+  end
   local oldest = call('ZRANGE', P .. ':e:' .. kind, 0, 0, 'WITHSCORES')[2] or now
   return {int(now), call('ZCARD', P .. ':q:' .. kind), call('GET', P .. ':work:' .. kind) or '0', #granted,
-          call('ZCARD', P .. ':r:' .. kind), sum, workers, turns,
-          call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':ss:' .. kind, 0, -1), int(now - oldest)}
+          call('ZCARD', P .. ':r:' .. kind), sum, #workers, turns,
+          call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':ss:' .. kind, 0, -1), int(now - oldest),
+          jobs, ended}
 end
 
 -- acc

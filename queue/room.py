@@ -221,8 +221,9 @@ class WaitingRoom(Protocol):
     async def sweep(self) -> Swept:
         """Park the absent, expire unused grants, give back the turns of dead workers, forget the long parked."""
 
-    async def enlist(self, worker: str, kind: Kind, slots: int, alive: float) -> None:
-        """Offer ``slots`` for the next ``alive`` seconds."""
+    async def enlist(self, worker: str, kind: Kind, slots: int, alive: float, *, jobs: int | None = None) -> None:
+        """Offer ``slots`` for the next ``alive`` seconds. ``jobs``: turns that the worker works on at once, others wait
+        for those; all of them where nothing is said."""
 
     async def retire(self, worker: str) -> None:
         """Take a worker's slots back."""

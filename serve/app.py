@@ -190,11 +190,12 @@ def _swapper(decorated: object, settings: Settings, kind: Kind, replicas: int, g
     rules = settings.rules(kind)
     deployment = _deployment(decorated)
     sized = deployment.options(num_replicas=replicas) if rules is None else _scaled(deployment, kind, rules)
+    if settings.replicas_per_node is not None:
+        sized = sized.options(max_replicas_per_node=settings.replicas_per_node)
     return sized.options(
         max_ongoing_requests=64,
         graceful_shutdown_timeout_s=drain_seconds(settings, kind),
         ray_actor_options={"num_cpus": 0.1, "num_gpus": gpus, "runtime_env": VOLATILE},
-        max_replicas_per_node=settings.replicas_per_node,
         health_check_period_s=5.0,
         logging_config=QUIET,
     ).bind()

@@ -30,13 +30,16 @@ def new_worker_name() -> str:
 
 
 @asynccontextmanager
-async def enlisted(room: WaitingRoom, worker: str, kind: Kind, slots: int) -> AsyncIterator[None]:
-    """Offer ``slots`` to the room as long as the block runs and the replica isn't draining."""
+async def enlisted(
+    room: WaitingRoom, worker: str, kind: Kind, slots: int, jobs: int | None = None
+) -> AsyncIterator[None]:
+    """Offer ``slots`` to the room, ``jobs`` of them worked on at once, as long as the block runs and the replica isn't
+    draining."""
 
     async def beat() -> None:
         while not draining():
             try:
-                await room.enlist(worker, kind, slots, ALIVE_SECONDS)
+                await room.enlist(worker, kind, slots, ALIVE_SECONDS, jobs=jobs)
             except RoomError as error:
                 log.warning("slots not offered: %s", type(error).__name__)
             await asyncio.sleep(BEAT_SECONDS)
@@ -53,13 +56,13 @@ async def enlisted(room: WaitingRoom, worker: str, kind: Kind, slots: int) -> As
 
 
 def lifespan(
-    room: WaitingRoom, sessions: Sessions, worker: str, kind: Kind, slots: int
+    room: WaitingRoom, sessions: Sessions, worker: str, kind: Kind, slots: int, jobs: int | None = None
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """The life of a replica's application: enlisted while it runs; ``room`` and ``sessions`` are closed behind it."""
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        async with enlisted(room, worker, kind, slots):
+        async with enlisted(room, worker, kind, slots, jobs):
             yield
         await sessions.close()
         await room.close()

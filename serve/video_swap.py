@@ -74,7 +74,7 @@ def create_video_swap(
         "Nanoswap video",
         settings,
         rate,
-        lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots),
+        lifespan(room, sessions, worker, Kind.VIDEO, settings.video_slots, settings.video_jobs),
         meter=meter,
         prefix="/video",
         keys_overdue=lambda: sessions.keys_overdue,

@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from nanoswap.queue.eta import DEFAULT_RATIOS, REPLAY, Load, eta, ratios, replay
+from nanoswap.queue.eta import DEFAULT_RATIOS, REPLAY, Given, Load, eta, ratios, replay
 from nanoswap.queue.score import boost, debt
 from nanoswap.queue.ticket import Eta, Kind
 
@@ -14,7 +14,7 @@ from nanoswap.queue.ticket import Eta, Kind
 def load(**changes: object) -> Load:
     values: dict[str, object] = {
         "kind": Kind.IMAGE, "now": 0, "waiting": 0, "work": 0.0, "granted": 0, "running": 0, "slots": 1, "workers": 1,
-        "turns": (), "waits": (), "services": (),
+        "jobs": 1, "turns": (), "ended": {}, "waits": (), "services": (),
     }  # fmt: skip
     return Load(**(values | changes))  # type: ignore[arg-type]
 
@@ -38,29 +38,54 @@ def load(**changes: object) -> Load:
     ],
 )
 def test_replay(rank: int, busy: list[float], slots: int, ahead: int, wait: float | None) -> None:
-    assert replay(rank, 2.0, busy, slots, ahead) == wait
+    assert replay(rank, 2.0, busy, slots, slots * (1 + ahead)) == wait
 
 
-def test_the_range_is_made_of_what_runs_first_then_of_what_was_granted() -> None:
-    found = eta(load(slots=1, ahead=1, running=1, granted=1, turns=((3.0, 0.0), (1.0, 0.0)), waiting=1, work=2.0), 0)
+def waited(rank: int = 0, **changes: object) -> float | None:
+    """What the range is made of, on one slot with one turn ahead."""
+    found = eta(load(**({"slots": 1, "ahead": 1} | changes)), rank)
     assert found is not None
-    assert found.replayed == 3.0
+    return found.replayed
+
+
+def test_a_turn_that_waits_at_its_worker_has_not_begun() -> None:
+    """Both came three seconds ago; the second has had its worker for one, since the first one ended."""
+    first, second = Given(5.0, 3.0, "w"), Given(4.0, 2.9, "w")
+    assert waited(running=2, turns=(second, first)) == 5.0 - 3.0
+    assert waited(1, running=2, turns=(second, first), waiting=1, work=2.0) == 5.0 - 3.0 + 4.0
+    after = {"running": 1, "granted": 1, "turns": (second, Given(9.0, 0.0, "")), "ended": {"w": 1.0}}
+    assert waited(**after) == 4.0 - 1.0
+    assert waited(**(after | {"ended": {}})) == pytest.approx(4.0 - 2.9)
+
+
+def test_a_worker_of_two_slots_that_works_on_one_is_one() -> None:
+    turns = (Given(60.0, 30.0, "w"), Given(60.0, 29.0, "w"))
+    assert waited(slots=2, ahead=0, jobs=1, running=2, turns=turns) == 30.0
+    assert waited(1, slots=2, ahead=0, jobs=1, running=2, turns=turns, waiting=1, work=60.0) == 90.0
+    assert waited(1, slots=2, ahead=0, jobs=2, running=2, turns=turns, waiting=1, work=60.0) == 31.0
+
+
+def test_each_worker_has_its_own_turns() -> None:
+    turns = (Given(9.0, 3.0, "v"), Given(9.0, 2.0, "w"), Given(9.0, 1.0, "w"), Given(9.0, 0.0, "v"))
+    found = {"slots": 2, "jobs": 2, "workers": 2, "running": 4, "turns": turns, "ended": {"v": 1.5}}
+    # Of "v" the first may have begun when the one before it ended.
+    assert [waited(rank, **found) for rank in (0, 1, 2, 3)] == [7.0, 7.5, 16.0, 16.5]
 
 
 def test_estimates_are_scaled_by_how_long_turns_took() -> None:
     """An engine that takes four times as long as was thought: 2 s of 4 are past, and one more is before us."""
-    found = eta(load(slots=1, running=1, turns=((1.0, 2.0),), waiting=2, work=2.0, services=((1.0, 4.0),)), 1)
-    assert found is not None
-    assert found.replayed == 2.0 + 4.0
+    slow = {"ahead": 0, "running": 1, "turns": (Given(1.0, 2.0, "w"),), "services": ((1.0, 4.0),)}
+    assert waited(**slow) == 2.0
+    assert waited(1, **slow, waiting=2, work=2.0) == 2.0 + 4.0
 
 
 def test_who_finds_a_turn_free_is_told_nothing_else() -> None:
-    found = eta(load(slots=2, running=1, turns=((9.0, 0.0),), waits=((1.0, 99.0),) * 50), 0)
+    found = eta(load(slots=2, running=1, turns=(Given(9.0, 0.0, "w"),), waits=((1.0, 99.0),) * 50), 0)
     assert found == Eta(0.0, 0.0, None)
 
 
 def test_long_lines_are_extrapolated() -> None:
-    assert replay(REPLAY + 1000, 2.0, [], 4) == pytest.approx((REPLAY + 1000) / 4 * 2.0, rel=0.01)
+    assert replay(REPLAY + 1000, 2.0, [], 4, 4) == pytest.approx((REPLAY + 1000) / 4 * 2.0, rel=0.01)
 
 
 def test_no_worker_no_estimate() -> None:
@@ -86,7 +111,7 @@ def test_quoted_p90_covers_nine_of_ten_in_a_simulated_day(busy: float) -> None:
         start = max(now, free[0])
         actual = start - now
         queue = [max(0.0, end - now) for end, _ in running if end > now]
-        predicted = replay(0, 2.0, sorted(queue), 4)
+        predicted = replay(0, 2.0, sorted(queue), 4, 4)
         if number > 1000 and predicted is not None:
             (_, upper) = ratios(waits)
             quoted += 1

@@ -84,6 +84,8 @@ class Rooms(RuleBasedStateMachine):
         self.denied: dict[str, int] = {}
         #: account -> when it was last erased, ms
         self.erased: dict[str, int] = {}
+        #: GPU seconds of turns that went well: estimated and used
+        self.took: dict[Kind, list[tuple[float, float]]] = {kind: [] for kind in Kind}
 
     def teardown(self) -> None:
         if hasattr(self, "runner"):
@@ -146,9 +148,14 @@ class Rooms(RuleBasedStateMachine):
             assert all(pair.ids[0] != ids[0] for pair in self.pairs)
             self.pairs.append(Pair(account, kind, ids))
 
-    @rule(slots=st.integers(1, 2), worker=st.sampled_from(WORKERS), alive=st.sampled_from([5.0, 60.0]))
-    def enlist(self, slots: int, worker: str, alive: float) -> None:
-        self.agree(lambda room, _: room.enlist(worker, Kind.IMAGE, slots, alive))
+    @rule(
+        slots=st.integers(1, 2),
+        worker=st.sampled_from(WORKERS),
+        alive=st.sampled_from([5.0, 60.0]),
+        jobs=st.sampled_from([None, 1]),
+    )
+    def enlist(self, slots: int, worker: str, alive: float, jobs: int | None = None) -> None:
+        self.agree(lambda room, _: room.enlist(worker, Kind.IMAGE, slots, alive, jobs=jobs))
 
     @rule(worker=st.sampled_from(WORKERS))
     def retire(self, worker: str) -> None:
@@ -215,6 +222,8 @@ class Rooms(RuleBasedStateMachine):
         place = self.place(pair)
         done = self.agree(lambda room, side: room.finish(pair.ids[side], pair.worker or "", outcome))
         assert done == (place.ticket.state is State.RUNNING)
+        if done and code is None:
+            self.took[pair.kind].append((place.ticket.estimate, used))
         if done and before > 0:
             settled = before + used / POLICY.phi - place.ticket.debt
             assert math.isclose(self.quota(pair.account), max(0.0, settled), abs_tol=0.01)
@@ -410,6 +419,8 @@ class Rooms(RuleBasedStateMachine):
             assert [position for position, _ in waiting] == list(range(1, len(waiting) + 1))
             assert [score for _, score in waiting] == sorted(score for _, score in waiting)
             work = sum(place.ticket.estimate for place in places if place.ticket.state is State.WAITING)
+            took = self.took[kind] or [(1.0, 1.0)]
+            work *= sum(used for _, used in took) / sum(estimated for estimated, _ in took)
             assert math.isclose(line.work_seconds, work, abs_tol=1e-6)  # type: ignore[attr-defined]
             joined = [place.ticket.joined for place in places if place.ticket.state is State.WAITING]
             # Who was away is back since later than they joined.
