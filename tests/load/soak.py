@@ -136,10 +136,12 @@ def figures(journeys: Sequence[dict[str, Any]], memory: Sequence[int], plan: dic
 def main() -> int:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
     share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.9
+    with target(NANOSWAP_GPU_LOCK="") as struck:
+        most = asyncio.run(capacity(struck))
+    print(f"capacity: {most:.3f} people a second; {share:.0%} of it for {minutes:g} minutes", flush=True)
+    # A service of its own: what that crowd waited says nothing to this one.
     with tempfile.TemporaryDirectory() as name, target(NANOSWAP_GPU_LOCK="") as struck:
         folder = Path(name)
-        most = asyncio.run(capacity(struck))
-        print(f"capacity: {most:.3f} people a second; {share:.0%} of it for {minutes:g} minutes", flush=True)
         journeys, memory = load(struck, folder, most * share, minutes)
         found = figures(journeys, memory, planned(journeys, folder))
     busy = sum(one.get("gpu_seconds", 0.0) for one in journeys) / (journeys[-1]["at"] - journeys[0]["at"])
