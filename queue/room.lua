@@ -9,7 +9,7 @@
 --   P:p          ZSET id -> forget-at   parked: out of line, place kept
 --   P:g:KIND     ZSET id -> expires-at  granted, not yet redeemed
 --   P:r:KIND     ZSET id -> lease-until running
---   P:w:KIND     ZSET worker -> alive-until      P:slots  HASH worker -> "slots jobs"
+--   P:w:KIND     ZSET worker -> alive-until      P:offers HASH worker -> "slots jobs"
 --   P:end        HASH worker -> when a turn of it last ended
 --   P:work:KIND  STRING sum of the estimates of those who wait
 --   P:t:ID       HASH the ticket
@@ -17,7 +17,7 @@
 --   P:i:ACC:KEY  STRING "id digest"              P:k:ACC    SET every key that names the account, for erasing
 --   P:x:ACC      STRING sealed tickets that end by then were made before the account was erased
 --   P:d:ACC      STRING "seconds lapses-at": access tokens issued until those seconds are refused
---   P:sw:KIND    LIST "predicted actual" waits   P:ss:KIND  LIST "estimate used"
+--   P:sw:KIND    LIST "predicted actual" waits   P:took:KIND  LIST "estimate used"
 --   P:c:KIND     HASH sums that only grow (tally.py): tickets that came to each state, waits, quotes that held
 local P = KEYS[1]
 local call = redis.call
@@ -39,21 +39,21 @@ local function slots(kind)
   local workers = call('ZRANGEBYSCORE', P .. ':w:' .. kind, '(' .. int(now), '+inf')
   local turns, at_once = 0, 0
   for _, worker in ipairs(workers) do
-    local offer, jobs = string.match(call('HGET', P .. ':slots', worker) or '0 0', '^(%d+) (%d+)$')
+    local offer, jobs = string.match(call('HGET', P .. ':offers', worker) or '0 0', '^(%d+) (%d+)$')
     turns, at_once = turns + tonumber(offer), at_once + tonumber(jobs)
   end
   return turns, workers, at_once
 end
 
 local function leave(worker)
-  call('HDEL', P .. ':slots', worker)
+  call('HDEL', P .. ':offers', worker)
   call('HDEL', P .. ':end', worker)
 end
 
 -- The worker of a turn that ends begins the next one that it has.
 local function free_worker(id)
   local worker = get(id, 'worker')
-  if worker and call('HEXISTS', P .. ':slots', worker) == 1 then call('HSET', P .. ':end', worker, int(now)) end
+  if worker and call('HEXISTS', P .. ':offers', worker) == 1 then call('HSET', P .. ':end', worker, int(now)) end
 end
 
 -- The account's clock moves by ms (negative: refund). A clock that has lapsed owes nothing and gets nothing.
@@ -325,7 +325,7 @@ function ops.finish(a)
   local kind = mine(id, a[2])
   if not kind then return 0 end
   move_clock(get(id, 'acc'), tonumber(a[3]) - tonumber(get(id, 'debt')))
-  if a[5] == '' then sample(P .. ':ss:' .. kind, get(id, 'est') .. ' ' .. a[4]) end
+  if a[5] == '' then sample(P .. ':took:' .. kind, get(id, 'est') .. ' ' .. a[4]) end
   conclude(id, a[4], a[5], a[6], a[7], a[8])
   return 1
 end
@@ -414,7 +414,7 @@ end
 -- worker kind slots alive jobs
 function ops.enlist(a)
   call('ZADD', P .. ':w:' .. a[2], int(now + tonumber(a[4])), a[1])
-  call('HSET', P .. ':slots', a[1], a[3] .. ' ' .. a[5])
+  call('HSET', P .. ':offers', a[1], a[3] .. ' ' .. a[5])
   return 1
 end
 
@@ -443,7 +443,7 @@ function ops.load(a)
   local oldest = call('ZRANGE', P .. ':e:' .. kind, 0, 0, 'WITHSCORES')[2] or now
   return {int(now), call('ZCARD', P .. ':q:' .. kind), call('GET', P .. ':work:' .. kind) or '0', #granted,
           call('ZCARD', P .. ':r:' .. kind), sum, #workers, turns,
-          call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':ss:' .. kind, 0, -1), int(now - oldest),
+          call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':took:' .. kind, 0, -1), int(now - oldest),
           jobs, ended}
 end
 
