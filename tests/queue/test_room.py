@@ -786,5 +786,43 @@ async def test_a_grant_that_nobody_comes_for_is_a_no_show(redis_url: str) -> Non
     assert (sums.no_shows, sums.tickets[State.EXPIRED], sums.tickets[State.PARKED]) == (4, 3, 4)
 
 
+async def test_who_had_a_turn_and_did_not_come_says_nothing_about_the_quote(redis_url: str) -> None:
+    async def story(room: WaitingRoom, now: list[int]) -> None:
+        for name in ("a", "b", "c"):
+            now[0] += 1
+            await room.join(name, declaration(), 2.0, idempotency_key=None)
+        first, _ = await room.grant(Kind.IMAGE)
+        await room.cancel(first, "a")
+        assert len(await room.grant(Kind.IMAGE)) == 1
+        now[0] += round(POLICY.grant * 1000)
+        assert (await room.sweep()).expired == 2
+
+    sums = await in_both(redis_url, story)
+    assert (sums.quoted, sums.no_shows) == (0, 2)
+
+
+async def test_the_next_turn_of_a_worker_begins_when_another_ends(redis_url: str) -> None:
+    async def story(room: WaitingRoom, now: list[int]) -> None:
+        tickets = []
+        for name in ("a", "b", "c", "d"):
+            now[0] += 1
+            tickets.append((await room.join(name, declaration(), 10.0, idempotency_key=None)).place.ticket.id)
+        for ticket_id, name in zip(await room.grant(Kind.IMAGE), ("a", "b"), strict=True):
+            nonce = (await room.place(ticket_id, name)).ticket.grant
+            await room.redeem(ticket_id, name, nonce or "", "w")
+        now[0] += 6_000
+        third = (await room.place(tickets[2], "c")).eta
+        assert third is not None
+        assert third.replayed == 4.0
+        await room.finish(tickets[0], "w", Outcome(code=None, bytes=1, sha256="", gpu_seconds=10.0))
+        await room.grant(Kind.IMAGE)
+        now[0] += 1_000
+        fourth = (await room.place(tickets[3], "d")).eta
+        assert fourth is not None
+        assert fourth.replayed == 9.0
+
+    await in_both(redis_url, story)
+
+
 def test_a_wait_at_a_bound_is_below_it() -> None:
     assert [bucket(seconds) for seconds in (0.0, 0.5, 0.501, 3600.0, 3600.1)] == [0, 0, 1, 14, 15]
