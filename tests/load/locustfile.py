@@ -87,13 +87,15 @@ class Person(HttpUser):
         target = pool[number]
         began = time.monotonic()
         ticket = self._join(kind, len(media.source()) + len(target))
+        told = time.monotonic()
         if ticket["eta"] and ticket["eta"]["p90"]:
             journey["quoted"] = ticket["eta"]["p90"]
         grant = ""
         while True:
             ticket = self._granted(ticket, grant, journey["at"])
             if "wait" not in journey:
-                journey["wait"] = time.monotonic() - began
+                # From when they were told how long it will be.
+                journey["wait"] = time.monotonic() - told
                 self._tell(f"wait {kind}", journey["wait"])
             grant = ticket["grant"]
             answer = self.client.post(
