@@ -57,14 +57,15 @@ class Turn:
     allowed: float | None = None
     outcome: Outcome | None = None
     stages: Stages = field(default_factory=Stages)
-    _worked: float = 0.0
+    #: Seconds of the blocks that have ended, and when the one that is open began. One value, read by two threads.
+    _worked: tuple[float, float | None] = (0.0, None)
     _stood: float = 0.0
     _reported: Progress | None = field(default=None, repr=False)
 
     @property
     def used(self) -> float:
         """GPU seconds so far."""
-        return max(0.0, self._worked - self._stood)
+        return max(0.0, self._counted() - self._stood)
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Note how far the work is. Called from the worker thread; nobody waits for anything here."""
@@ -77,18 +78,24 @@ class Turn:
 
         Only they are held against what is allowed: a person who reads slowly is not a file that takes long.
         """
-        started = time.perf_counter()
         self.cancel.allow(None if self.allowed is None else self.allowed - self.used)
+        self._worked = (self._worked[0], time.perf_counter())
         try:
             yield
         finally:
             self.cancel.allow(None)
-            self._worked += time.perf_counter() - started
+            self._worked = (self._counted(), None)
 
-    def stand(self, wait: Callable[[], float]) -> None:
-        """Let others by, as long as ``wait`` takes and says: seconds of the block that aren't used. In one thread of
-        the work's."""
-        self._stood += wait()
+    def stand(self, wait: Callable[[], object]) -> None:
+        """Let others by, as long as ``wait`` takes. What `working` counts meanwhile isn't used; while a slow reader
+        holds the work up, it counts nothing. In one thread of the work's."""
+        before = self._counted()
+        wait()
+        self._stood += self._counted() - before
+
+    def _counted(self) -> float:
+        done, since = self._worked
+        return done if since is None else done + time.perf_counter() - since
 
     async def keep(self, room: WaitingRoom, worker: str, period: float) -> None:
         """Renew the lease and publish progress every ``period`` seconds; cancel the work when the turn is lost."""

@@ -54,14 +54,14 @@ async def test_a_delivered_result_is_told_until_the_store_hears_it() -> None:
 def test_who_lets_others_by_uses_nothing_meanwhile() -> None:
     mine = Turn(SimpleNamespace(), CancelToken())  # type: ignore[arg-type]
 
-    def others() -> float:
-        time.sleep(0.3)
-        return 0.3
-
     with mine.working():
         time.sleep(0.05)
-        mine.stand(others)
+        mine.stand(lambda: time.sleep(0.3))
     assert 0.05 <= mine.used < 0.3
+    # A slow reader holds all up: what isn't counted can't be taken off either.
+    before = mine.used
+    mine.stand(lambda: time.sleep(0.3))
+    assert mine.used == before
 
 
 async def test_a_store_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
