@@ -1,10 +1,10 @@
 """How long until a turn: replay the line, then correct by how well such replays have done lately.
 
-The replay hands the jobs ahead, one by one, to whichever slot is free first; their estimates are scaled by how long
-turns took lately. Its error is then measured: for the last who began a turn we know what was predicted when they joined
-and how long they really waited, and the quantiles of that ratio turn the one number into a range that is right as often
-as it says (split conformal prediction). Who found a turn free was told no range and says nothing about the error: with
-them among the samples, those who do wait were told too little.
+The replay hands the jobs ahead, one by one, to whoever is free first to work on one; their estimates are scaled by how
+long turns took lately. Its error is then measured: for the last who were told to wait and began their turn we know what
+was predicted when they joined and how long they really waited, and the quantiles of that ratio turn the one number into
+a range that is right as often as it says (split conformal prediction). Who found a turn free says nothing about the
+error: with them among the samples, those who do wait were told too little.
 """
 
 import heapq
@@ -19,7 +19,7 @@ from statistics import fmean
 from nanoswap.queue.room import Line, Spread
 from nanoswap.queue.ticket import Eta, Kind, Place, Ticket
 
-#: The replay follows the line this far; beyond it the remaining work is spread evenly over the slots.
+#: The replay follows the line this far; beyond it the remaining work is spread evenly over who works.
 REPLAY = 2000
 #: Added to both sides of the ratio: waits of a fraction of a second would make it meaningless.
 OFFSET = 1.0
@@ -55,8 +55,10 @@ class Load:
     turns: tuple[Given, ...]
     #: Worker -> seconds since a turn of it ended.
     ended: Mapping[str, float]
-    #: (predicted, actual) waits of the last who began their turns; None for those whose turn was free.
-    waits: tuple[tuple[float | None, float], ...]
+    #: Waits of the last people until their turn was granted.
+    waits: tuple[float, ...]
+    #: (predicted, actual) until the turn began, of the last who were told to wait.
+    told: tuple[tuple[float, float], ...]
     #: (estimated, used) GPU seconds of the last turns that went well.
     services: tuple[tuple[float, float], ...]
     #: Turns that the room grants for each slot beyond those that run.
@@ -73,9 +75,10 @@ class Load:
 
     @cached_property
     def scale(self) -> float:
-        """What turns took lately over what they were estimated to: engine and machine are not known to an estimate."""
-        estimated = sum(estimate for estimate, _ in self.services)
-        return sum(used for _, used in self.services) / estimated if estimated else 1.0
+        """What turns took lately over what they were estimated to: engine and machine are not known to an estimate.
+        1 while few are known: the first turns of a cold engine must not call for a fleet."""
+        estimated, used = (sum(times) for times in zip(*self.services, strict=True)) if self.services else (0.0, 0.0)
+        return used / estimated if len(self.services) >= MIN_SAMPLES and used > 0 else 1.0
 
     @cached_property
     def residuals(self) -> list[float]:
@@ -97,7 +100,7 @@ class Load:
     @cached_property
     def ratios(self) -> tuple[float, float]:
         """See `ratios`."""
-        return ratios(self.waits)
+        return ratios(self.told)
 
 
 def replay(rank: int, mean: float, busy: Sequence[float], jobs: int, turns: int) -> float | None:
@@ -115,11 +118,11 @@ def replay(rank: int, mean: float, busy: Sequence[float], jobs: int, turns: int)
     return ends[0] + max(0, endings - REPLAY) * mean / jobs
 
 
-def ratios(waits: Sequence[tuple[float | None, float]]) -> tuple[float, float]:
-    """The 0.5 and 0.9 quantiles of actual over predicted waits, of those for whom one was predicted."""
-    found = sorted((actual + OFFSET) / (predicted + OFFSET) for predicted, actual in waits if predicted is not None)
-    if len(found) < MIN_SAMPLES:
+def ratios(told: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The 0.5 and 0.9 quantiles of actual over predicted waits."""
+    if len(told) < MIN_SAMPLES:
         return DEFAULT_RATIOS
+    found = sorted((actual + OFFSET) / (predicted + OFFSET) for predicted, actual in told)
     return _quantile(found, 0.5), _quantile(found, 0.9)
 
 
@@ -127,7 +130,8 @@ def eta(load: Load, rank: int) -> Eta | None:
     """The wait behind ``rank`` people as a range; None while no worker is there."""
     if not load.slots:
         return None
-    predicted = replay(rank, load.mean, load.residuals, max(1, load.jobs), load.slots * (1 + load.ahead))
+    turns = load.slots * (1 + load.ahead)
+    predicted = replay(rank, load.mean, load.residuals, min(turns, max(1, load.jobs)), turns)
     if predicted is None:
         return Eta(0.0, 0.0, None)
     p50, p90 = (max(0.0, (predicted + OFFSET) * ratio - OFFSET) for ratio in load.ratios)
@@ -135,14 +139,15 @@ def eta(load: Load, rank: int) -> Eta | None:
 
 
 def first_end(load: Load, rank: int, grant: float) -> float:
-    """Seconds until a ticket behind ``rank`` people should have ended: its wait and its turn. ``grant``: what a person
-    has to come for a turn, where nothing better is known."""
-    found = eta(load, rank)
-    return ((found and found.replayed) or grant) + load.mean
+    """Seconds until a ticket behind ``rank`` people should have ended: its wait, at the worker too, and its turn.
+    ``grant``: what a person has to come for a turn, where nothing better is known."""
+    jobs = max(1, load.jobs)
+    begins = replay(rank, load.mean, load.residuals, jobs, jobs) if load.slots else None
+    return (grant if begins is None else begins) + load.mean
 
 
 def place(ticket: Ticket, rank: int | None, load: Load) -> Place:
-    """A ticket's place. The work ahead is the rank times the mean estimate of the line."""
+    """A ticket's place. The work ahead is the rank times what one of the line will take."""
     if rank is None:
         return Place(ticket, None, None, None)
     return Place(ticket, rank + 1, rank * load.mean, eta(load, rank))
@@ -161,7 +166,7 @@ def line(load: Load) -> Line:
         slots=load.slots,
         workers=load.workers,
         eta=eta(load, load.waiting),
-        wait=spread([actual for _, actual in load.waits]),
+        wait=spread(load.waits),
         service=spread([used for _, used in load.services]),
     )
 

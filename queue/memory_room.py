@@ -57,7 +57,7 @@ class MemoryRoom:
             ranks = [rank for held in mine if (rank := self._store.rank(held)) is not None]
             raise TooManyTickets(eta.first_end(load, min(ranks, default=0), policy.grant))
         if load.waiting >= policy.max_waiting:
-            raise QueueFull(load.mean / max(1, load.slots))
+            raise QueueFull(load.mean / max(1, load.jobs))
         tat = max(float(now), self._store.clocks.get(account, 0.0))
         if tat - now > _ms(policy.horizon):
             raise QuotaExceeded((tat - now) / 1000 - policy.horizon)
@@ -139,6 +139,7 @@ class MemoryRoom:
             sums[State.GRANTED] += 1
             if not held.returned:
                 wait = now - held.ticket.joined
+                self._store.samples[kind].waits.appendleft(wait / 1000)
                 sums[f"wait:{bucket(wait / 1000)}"] += 1
                 sums["wait_ms"] += wait
             self._store.enter(held, State.GRANTED, policy.grant)
@@ -155,11 +156,10 @@ class MemoryRoom:
             raise GrantUsed
         if held.until <= self._store.now():
             raise GrantExpired
-        predicted = None if held.quoted is None else held.quoted[1]
-        self._store.settle_quote(held, begun=True)
-        if not held.returned:
+        if held.quoted is not None:
             wait = (self._store.now() - held.ticket.joined) / 1000
-            self._store.samples[held.ticket.kind].waits.appendleft((predicted, wait))
+            self._store.samples[held.ticket.kind].told.appendleft((held.quoted[1], wait))
+            self._store.settle_quote(held, begun=True)
         self._store.enter(held, State.RUNNING, self._policy.lease)
         held.worker, held.started, held.absent = worker, self._store.now(), False
         self._store.sums[held.ticket.kind][State.RUNNING] += 1

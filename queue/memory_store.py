@@ -38,7 +38,8 @@ class Held:
 
 @dataclass(slots=True)
 class Samples:
-    waits: deque[tuple[float | None, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    waits: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES))
+    told: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     services: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=SAMPLES))
 
 
@@ -182,8 +183,12 @@ class MemoryStore:
         return {name: offer for name, offer in self.workers.items() if offer.kind is kind and offer.until > now}
 
     def free_worker(self, held: Held) -> None:
-        """Its turn ends: the worker begins the next one that it has."""
-        if held.worker is not None and held.worker in self.workers:
+        """Its turn ends: the worker begins the next one that it has, unless this one was itself waiting there."""
+        if held.worker is None or (offer := self.workers.get(held.worker)) is None:
+            return
+        running = self.those(held.ticket.kind, State.RUNNING)
+        before = sum(other.worker == held.worker and other.started < held.started for other in running)
+        if before < offer.jobs:
             self.ended[held.worker] = self.now()
 
     def load(self, kind: Kind) -> Load:
@@ -208,6 +213,7 @@ class MemoryStore:
                 *(Given(held.ticket.estimate, 0.0, "") for held in granted),
             ),
             waits=tuple(self.samples[kind].waits),
+            told=tuple(self.samples[kind].told),
             services=tuple(self.samples[kind].services),
             ahead=self._policy.ahead,
             oldest=(now - min((held.entered for held in waiting), default=now)) / 1000,

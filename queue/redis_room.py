@@ -78,7 +78,7 @@ class RedisRoom:
             case ["mismatch"]:
                 raise IdempotencyMismatch
             case ["full"]:
-                raise QueueFull(load.mean / max(1, load.slots))
+                raise QueueFull(load.mean / max(1, load.jobs))
             case ["quota", excess]:
                 raise QuotaExceeded(int(excess) / 1000)
             case _:

@@ -69,7 +69,7 @@ def ticket_of(ticket_id: str, fields: Mapping[str, str]) -> Ticket:
 
 def load(kind: Kind, answer: Sequence[Any], ahead: int) -> Load:
     """What the line's estimates stand on."""
-    now, waiting, work, granted, running, slots, workers, turns, waits, services, oldest, jobs, ended = answer
+    now, waiting, work, granted, running, slots, workers, turns, waits, services, oldest, jobs, ended, told = answer
     return Load(
         kind=kind,
         now=int(now),
@@ -82,7 +82,8 @@ def load(kind: Kind, answer: Sequence[Any], ahead: int) -> Load:
         turns=tuple(
             Given(int(estimate) / 1000, int(past) / 1000, worker) for estimate, past, worker in map(_words, turns)
         ),
-        waits=tuple((None if said < 0 else said, waited) for said, waited in _pairs(waits)),
+        waits=tuple(waited for _, waited in _pairs(waits)),
+        told=tuple(_pairs(told)),
         services=tuple(_pairs(services)),
         jobs=int(jobs),
         ended={worker: int(past) / 1000 for worker, past in map(_words, ended)},

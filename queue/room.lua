@@ -9,15 +9,16 @@
 --   P:p          ZSET id -> forget-at   parked: out of line, place kept
 --   P:g:KIND     ZSET id -> expires-at  granted, not yet redeemed
 --   P:r:KIND     ZSET id -> lease-until running
---   P:w:KIND     ZSET worker -> alive-until      P:offers HASH worker -> "slots jobs"
---   P:end        HASH worker -> when a turn of it last ended
+--   P:w:KIND     ZSET worker -> alive-until      P:slots  HASH worker -> slots
+--   P:jobs       HASH worker -> turns that it works on at once    P:end  HASH worker -> when one of them last ended
 --   P:work:KIND  STRING sum of the estimates of those who wait
 --   P:t:ID       HASH the ticket
 --   P:a:ACC      SET ids that are open           P:tat:ACC  STRING the account's clock (GCRA)
 --   P:i:ACC:KEY  STRING "id digest"              P:k:ACC    SET every key that names the account, for erasing
 --   P:x:ACC      STRING sealed tickets that end by then were made before the account was erased
 --   P:d:ACC      STRING "seconds lapses-at": access tokens issued until those seconds are refused
---   P:sw:KIND    LIST "predicted actual" waits   P:took:KIND  LIST "estimate used"
+--   P:sw:KIND    LIST "predicted actual" waits until the grant
+--   P:said:KIND  LIST "predicted actual" until the turn began      P:took:KIND  LIST "estimate used"
 --   P:c:KIND     HASH sums that only grow (tally.py): tickets that came to each state, waits, quotes that held
 local P = KEYS[1]
 local call = redis.call
@@ -39,21 +40,28 @@ local function slots(kind)
   local workers = call('ZRANGEBYSCORE', P .. ':w:' .. kind, '(' .. int(now), '+inf')
   local turns, at_once = 0, 0
   for _, worker in ipairs(workers) do
-    local offer, jobs = string.match(call('HGET', P .. ':offers', worker) or '0 0', '^(%d+) (%d+)$')
-    turns, at_once = turns + tonumber(offer), at_once + tonumber(jobs)
+    local offer = call('HGET', P .. ':slots', worker) or 0
+    turns, at_once = turns + tonumber(offer), at_once + tonumber(call('HGET', P .. ':jobs', worker) or offer)
   end
   return turns, workers, at_once
 end
 
 local function leave(worker)
-  call('HDEL', P .. ':offers', worker)
+  call('HDEL', P .. ':slots', worker)
+  call('HDEL', P .. ':jobs', worker)
   call('HDEL', P .. ':end', worker)
 end
 
--- The worker of a turn that ends begins the next one that it has.
-local function free_worker(id)
+-- The worker of a turn that ends begins the next one that it has, unless this one was itself waiting there.
+local function free_worker(id, kind)
   local worker = get(id, 'worker')
-  if worker and call('HEXISTS', P .. ':offers', worker) == 1 then call('HSET', P .. ':end', worker, int(now)) end
+  local jobs = worker and call('HGET', P .. ':jobs', worker)
+  if not jobs then return end
+  local started, before = tonumber(get(id, 'started')), 0
+  for _, other in ipairs(call('ZRANGE', P .. ':r:' .. kind, 0, -1)) do
+    if get(other, 'worker') == worker and tonumber(get(other, 'started')) < started then before = before + 1 end
+  end
+  if before < tonumber(jobs) then call('HSET', P .. ':end', worker, int(now)) end
 end
 
 -- The account's clock moves by ms (negative: refund). A clock that has lapsed owes nothing and gets nothing.
@@ -70,7 +78,7 @@ end
 local function tally(kind, field, by) call('HINCRBY', P .. ':c:' .. kind, field, by or 1) end
 
 -- The wait that was quoted at the join, against the real one: counted when the turn begins, and also for whoever leaves
--- after that time. Who leaves before it, or had a turn and didn't come, says nothing about the quote.
+-- after that time without having had a turn. Who leaves before it, or had a turn and didn't come, says nothing.
 local function settle_quote(id, kind, begun)
   local quoted = get(id, 'quoted')
   if not quoted then return end
@@ -102,7 +110,7 @@ local function close(id, state, tombstone)
   local kind, acc = get(id, 'kind'), get(id, 'acc')
   settle_quote(id, kind, false)
   tally(kind, state)
-  free_worker(id)
+  free_worker(id, kind)
   leave_line(id, kind)
   call('ZREM', P .. ':p', id)
   call('ZREM', P .. ':g:' .. kind, id)
@@ -122,7 +130,7 @@ end
 local function park(id, kind, parked)
   settle_quote(id, kind, false)
   tally(kind, 'parked')
-  free_worker(id)
+  free_worker(id, kind)
   leave_line(id, kind)
   call('ZREM', P .. ':r:' .. kind, id)
   call('HDEL', ticket_key(id), 'nonce', 'nonce_expires', 'worker', 'stage', 'done', 'total')
@@ -188,7 +196,7 @@ function ops.join(a)
   if tat - now > tonumber(a[11]) then return {'quota', int(tat - now - tonumber(a[11]))} end
   set_clock(acc, tat + debt)
   local fields = {'acc', acc, 'kind', kind, 'est', a[4], 'debt', a[5], 'score', int(tat - boost), 'joined', int(now),
-                  'attempts', '0'}
+                  'attempts', '0', 'predicted', '-1'}
   for i = 14, #a do fields[#fields + 1] = a[i] end
   call('HSET', ticket_key(id), unpack(fields))
   enter(id, kind, tat - boost, est, tonumber(a[12]))
@@ -277,6 +285,7 @@ function ops.grant(a)
       tally(kind, 'granted')
       if not get(first, 'returned') then
         local wait = now - tonumber(get(first, 'joined'))
+        sample(P .. ':sw:' .. kind, get(first, 'predicted') .. ' ' .. int(wait))
         local bucket = 0
         while a[6 + bucket] and wait > tonumber(a[6 + bucket]) do bucket = bucket + 1 end
         tally(kind, 'wait:' .. bucket)
@@ -297,10 +306,9 @@ function ops.redeem(a)
   if state == 'expired' then return {'expired'} end
   if state ~= 'granted' or get(id, 'nonce') ~= a[3] then return {'used'} end
   if tonumber(call('ZSCORE', P .. ':g:' .. kind, id) or 0) <= now then return {'expired'} end
-  local predicted = get(id, 'quoted') and get(id, 'predicted') or '-1'
-  settle_quote(id, kind, true)
-  if not get(id, 'returned') then
-    sample(P .. ':sw:' .. kind, predicted .. ' ' .. int(now - tonumber(get(id, 'joined'))))
+  if get(id, 'quoted') then
+    sample(P .. ':said:' .. kind, get(id, 'predicted') .. ' ' .. int(now - tonumber(get(id, 'joined'))))
+    settle_quote(id, kind, true)
   end
   call('ZREM', P .. ':g:' .. kind, id)
   call('HDEL', ticket_key(id), 'nonce', 'nonce_expires', 'absent')
@@ -414,7 +422,8 @@ end
 -- worker kind slots alive jobs
 function ops.enlist(a)
   call('ZADD', P .. ':w:' .. a[2], int(now + tonumber(a[4])), a[1])
-  call('HSET', P .. ':offers', a[1], a[3] .. ' ' .. a[5])
+  call('HSET', P .. ':slots', a[1], a[3])
+  call('HSET', P .. ':jobs', a[1], a[5])
   return 1
 end
 
@@ -444,7 +453,7 @@ function ops.load(a)
   return {int(now), call('ZCARD', P .. ':q:' .. kind), call('GET', P .. ':work:' .. kind) or '0', #granted,
           call('ZCARD', P .. ':r:' .. kind), sum, #workers, turns,
           call('LRANGE', P .. ':sw:' .. kind, 0, -1), call('LRANGE', P .. ':took:' .. kind, 0, -1), int(now - oldest),
-          jobs, ended}
+          jobs, ended, call('LRANGE', P .. ':said:' .. kind, 0, -1)}
 end
 
 -- acc

@@ -139,7 +139,7 @@ class Line:
     kind: Kind
     now: int
     waiting: int
-    #: Sum of the estimates of all who wait, GPU seconds.
+    #: Sum of the estimates of all who wait, GPU seconds, scaled by how long turns took lately.
     work_seconds: float
     #: Seconds since the first of those who wait came into line, or back into it; 0 when nobody waits.
     oldest_seconds: float

@@ -4,9 +4,10 @@ They are counted where it happens, in the same atomic step that changes a ticket
 that would have made it and none is made twice. A store that is emptied begins at zero, which whoever reads counters
 must expect of any process (Prometheus does).
 
-The quote is held against the wait as the person saw it: the upper end of the range that came with the place. Those who
-leave after it has passed count as not covered; those who leave before, or can't be heard for so long that they are
-parked, say nothing about it and count nowhere. Leaving the former out would make the estimate look better than it is.
+The quote is held against the wait as the person saw it: the upper end of the range that came with the place, until the
+turn began. Those who leave after it has passed count as not covered; those who leave before, can't be heard for so long
+that they are parked, or had a turn and didn't come for it, say nothing about it and count nowhere. Leaving the first
+out would make the estimate look better than it is.
 """
 
 from collections.abc import Mapping

@@ -92,7 +92,10 @@ _KIND: Final = {"kind": KINDS}
 
 WAITING: Final = Family(name="nanoswap_waiting", help="People in line.", type="gauge", labels=_KIND)
 WORK: Final = Family(
-    name="nanoswap_work_seconds", help="Estimated GPU seconds of those in line.", type="gauge", labels=_KIND
+    name="nanoswap_work_seconds",
+    help="Estimated GPU seconds of those in line, scaled by how long turns took lately.",
+    type="gauge",
+    labels=_KIND,
 )
 SLOTS: Final = Family(name="nanoswap_slots", help="Turns that live workers take at once.", type="gauge", labels=_KIND)
 RUNNING: Final = Family(name="nanoswap_running", help="Turns that are running.", type="gauge", labels=_KIND)

@@ -82,7 +82,7 @@ def retention(settings: Settings, policy: Policy) -> list[Kept]:
             what="Waiting and working times of the last swaps, without any account",
             where=store,
             until="newer ones take their place",
-            keys=("sw", "ss"),
+            keys=("sw", "said", "took"),
         ),
         Kept(
             what="Sums of everybody's: places taken, turns, waits, seconds of work, requests by kind of answer",

@@ -130,6 +130,9 @@ class Settings:
         image_slots = integer(environment, "NANOSWAP_IMAGE_SLOTS", 1, 1, 64)
         video_replicas = integer(environment, "NANOSWAP_VIDEO_REPLICAS", 1, 0, 1024)
         video_jobs = integer(environment, "NANOSWAP_VIDEO_JOBS", 1, 1, 64)
+        video_slots = integer(environment, "NANOSWAP_VIDEO_SLOTS", max(2, video_jobs), 1, 64)
+        if video_slots < video_jobs:
+            raise SettingsError("NANOSWAP_VIDEO_SLOTS must be at least NANOSWAP_VIDEO_JOBS")
         return cls(
             redis_url=redis_url,
             auth_url=auth_url,
@@ -152,7 +155,7 @@ class Settings:
             video_replicas=video_replicas,
             # Not by the turns that it holds: those beyond its jobs wait there.
             video_rules=scaling_rules(environment, Kind.VIDEO, video_replicas, video_jobs),
-            video_slots=integer(environment, "NANOSWAP_VIDEO_SLOTS", 2, 1, 64),
+            video_slots=video_slots,
             video_jobs=video_jobs,
             video_gpus=number(environment, "NANOSWAP_VIDEO_GPUS", 0.0, 0.0, 8.0),
             replicas_per_node=integer(environment, "NANOSWAP_REPLICAS_PER_NODE", 0, 0, 64) or None,

@@ -8,7 +8,7 @@ step. However the turn ends, the room hears exactly once: delivered, failed by t
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -49,23 +49,17 @@ class Stages:
 
 @dataclass(slots=True)
 class Turn:
-    """A running turn. ``allowed``: the most GPU seconds; ``outcome`` is set once the result has been delivered."""
+    """A running turn. ``used`` is GPU seconds, ``allowed`` the most of them; ``outcome`` is set once the result has
+    been delivered."""
 
     ticket: Ticket
     cancel: CancelToken
     progress: Progress | None = None
+    used: float = 0.0
     allowed: float | None = None
     outcome: Outcome | None = None
     stages: Stages = field(default_factory=Stages)
-    #: Seconds of the blocks that have ended, and when the one that is open began. One value, read by two threads.
-    _worked: tuple[float, float | None] = (0.0, None)
-    _stood: float = 0.0
     _reported: Progress | None = field(default=None, repr=False)
-
-    @property
-    def used(self) -> float:
-        """GPU seconds so far."""
-        return max(0.0, self._counted() - self._stood)
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Note how far the work is. Called from the worker thread; nobody waits for anything here."""
@@ -78,24 +72,13 @@ class Turn:
 
         Only they are held against what is allowed: a person who reads slowly is not a file that takes long.
         """
+        started = time.perf_counter()
         self.cancel.allow(None if self.allowed is None else self.allowed - self.used)
-        self._worked = (self._worked[0], time.perf_counter())
         try:
             yield
         finally:
             self.cancel.allow(None)
-            self._worked = (self._counted(), None)
-
-    def stand(self, wait: Callable[[], object]) -> None:
-        """Let others by, as long as ``wait`` takes. What `working` counts meanwhile isn't used; while a slow reader
-        holds the work up, it counts nothing. In one thread of the work's."""
-        before = self._counted()
-        wait()
-        self._stood += self._counted() - before
-
-    def _counted(self) -> float:
-        done, since = self._worked
-        return done if since is None else done + time.perf_counter() - since
+            self.used += time.perf_counter() - started
 
     async def keep(self, room: WaitingRoom, worker: str, period: float) -> None:
         """Renew the lease and publish progress every ``period`` seconds; cancel the work when the turn is lost."""

@@ -6,7 +6,7 @@ from collections import deque
 
 import pytest
 
-from nanoswap.queue.eta import DEFAULT_RATIOS, REPLAY, Given, Load, eta, ratios, replay
+from nanoswap.queue.eta import DEFAULT_RATIOS, MIN_SAMPLES, REPLAY, Given, Load, eta, first_end, line, ratios, replay
 from nanoswap.queue.score import boost, debt
 from nanoswap.queue.ticket import Eta, Kind
 
@@ -14,7 +14,7 @@ from nanoswap.queue.ticket import Eta, Kind
 def load(**changes: object) -> Load:
     values: dict[str, object] = {
         "kind": Kind.IMAGE, "now": 0, "waiting": 0, "work": 0.0, "granted": 0, "running": 0, "slots": 1, "workers": 1,
-        "jobs": 1, "turns": (), "ended": {}, "waits": (), "services": (),
+        "jobs": 1, "turns": (), "ended": {}, "waits": (), "told": (), "services": (),
     }  # fmt: skip
     return Load(**(values | changes))  # type: ignore[arg-type]
 
@@ -72,15 +72,35 @@ def test_each_worker_has_its_own_turns() -> None:
     assert [waited(rank, **found) for rank in (0, 1, 2, 3)] == [7.0, 7.5, 16.0, 16.5]
 
 
+def test_who_works_on_more_than_it_takes_works_on_what_it_has() -> None:
+    turns = (Given(1.0, 0.0, "w"), Given(5.0, 0.0, "w"))
+    assert waited(1, ahead=0, slots=2, jobs=4, running=2, turns=turns, waiting=1, work=2.0) == 3.0
+
+
 def test_estimates_are_scaled_by_how_long_turns_took() -> None:
     """An engine that takes four times as long as was thought: 2 s of 4 are past, and one more is before us."""
-    slow = {"ahead": 0, "running": 1, "turns": (Given(1.0, 2.0, "w"),), "services": ((1.0, 4.0),)}
+    slow = {"ahead": 0, "running": 1, "turns": (Given(1.0, 2.0, "w"),), "services": ((1.0, 4.0),) * MIN_SAMPLES}
     assert waited(**slow) == 2.0
     assert waited(1, **slow, waiting=2, work=2.0) == 2.0 + 4.0
+    found = load(waiting=2, work=2.0, services=slow["services"])
+    assert line(found).work_seconds == 8.0, "the scaling asks for as many as are needed"
+
+
+@pytest.mark.parametrize("services", [((0.3, 20.0),) * (MIN_SAMPLES - 1), ((1.0, 0.0),) * 50, ()])
+def test_a_few_turns_or_none_scale_nothing(services: tuple[tuple[float, float], ...]) -> None:
+    assert line(load(waiting=2, work=2.0, services=services)).work_seconds == 2.0
+
+
+def test_who_has_too_many_tickets_is_told_when_one_should_have_ended() -> None:
+    """One is worked on, one waits there, and then it is the turn of ours: three times 300 s."""
+    turns = (Given(300.0, 0.0, "w"), Given(300.0, 0.0, ""))
+    found = load(ahead=1, running=1, granted=1, turns=turns, waiting=1, work=300.0)
+    assert first_end(found, 0, 15.0) == 900.0
+    assert first_end(load(slots=0, workers=0, jobs=0), 0, 15.0) == 15.0 + 1.0
 
 
 def test_who_finds_a_turn_free_is_told_nothing_else() -> None:
-    found = eta(load(slots=2, running=1, turns=(Given(9.0, 0.0, "w"),), waits=((1.0, 99.0),) * 50), 0)
+    found = eta(load(slots=2, running=1, turns=(Given(9.0, 0.0, "w"),), told=((1.0, 99.0),) * 50), 0)
     assert found == Eta(0.0, 0.0, None)
 
 
@@ -102,7 +122,7 @@ def test_quoted_p90_covers_nine_of_ten_in_a_simulated_day(busy: float) -> None:
     slot free and are told so."""
     rng = random.Random(7)
     free = [0.0] * 4
-    waits: deque[tuple[float | None, float]] = deque(maxlen=400)
+    told: deque[tuple[float, float]] = deque(maxlen=400)
     running: list[tuple[float, float]] = []  # (end, estimate)
     now, covered, quoted = 0.0, 0, 0
     for number in range(12_000):
@@ -112,11 +132,12 @@ def test_quoted_p90_covers_nine_of_ten_in_a_simulated_day(busy: float) -> None:
         actual = start - now
         queue = [max(0.0, end - now) for end, _ in running if end > now]
         predicted = replay(0, 2.0, sorted(queue), 4, 4)
-        if number > 1000 and predicted is not None:
-            (_, upper) = ratios(waits)
-            quoted += 1
-            covered += actual <= (predicted + 1.0) * upper - 1.0 + 1e-9
-        waits.appendleft((predicted, actual))
+        if predicted is not None:
+            if number > 1000:
+                (_, upper) = ratios(told)
+                quoted += 1
+                covered += actual <= (predicted + 1.0) * upper - 1.0 + 1e-9
+            told.appendleft((predicted, actual))
         estimate = rng.expovariate(0.5)
         heapq.heapreplace(free, start + estimate * rng.uniform(0.6, 1.4))
         running = [job for job in running if job[0] > now] + [(start + estimate, estimate)]

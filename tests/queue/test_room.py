@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from nanoswap.queue.eta import MIN_SAMPLES
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.redis_room import RedisRoom
 from nanoswap.queue.redis_server import RedisServer
@@ -419,8 +420,8 @@ class Rooms(RuleBasedStateMachine):
             assert [position for position, _ in waiting] == list(range(1, len(waiting) + 1))
             assert [score for _, score in waiting] == sorted(score for _, score in waiting)
             work = sum(place.ticket.estimate for place in places if place.ticket.state is State.WAITING)
-            took = self.took[kind] or [(1.0, 1.0)]
-            work *= sum(used for _, used in took) / sum(estimated for estimated, _ in took)
+            if len(took := self.took[kind]) >= MIN_SAMPLES:
+                work *= sum(used for _, used in took) / sum(estimated for estimated, _ in took)
             assert math.isclose(line.work_seconds, work, abs_tol=1e-6)  # type: ignore[attr-defined]
             joined = [place.ticket.joined for place in places if place.ticket.state is State.WAITING]
             # Who was away is back since later than they joined.
@@ -820,8 +821,48 @@ async def test_the_next_turn_of_a_worker_begins_when_another_ends(redis_url: str
         fourth = (await room.place(tickets[3], "d")).eta
         assert fourth is not None
         assert fourth.replayed == 9.0
+        # The third comes and goes: it was waiting there itself.
+        nonce = (await room.place(tickets[2], "c")).ticket.grant
+        await room.redeem(tickets[2], "c", nonce or "", "w")
+        await room.cancel(tickets[2], "c")
+        last = (await room.join("e", declaration(), 10.0, idempotency_key=None)).place.ticket.id
+        await room.grant(Kind.IMAGE)
+        fifth = (await room.place(last, "e")).eta
+        assert fifth is not None
+        assert fifth.replayed == 9.0
 
     await in_both(redis_url, story)
+
+
+async def test_a_worker_that_has_gone_leaves_no_key(redis_url: str) -> None:
+    now = START
+    room = RedisRoom(redis_url, POLICY, clock=lambda: now)
+
+    async def turn(worker: str) -> str:
+        await room.enlist(worker, Kind.IMAGE, 1, 5.0)
+        ticket = (await room.join(worker, declaration(), 2.0, idempotency_key=None)).place.ticket
+        await room.grant(Kind.IMAGE)
+        nonce = (await room.place(ticket.id, worker)).ticket.grant
+        return (await room.redeem(ticket.id, worker, nonce or "", worker)).id
+
+    done = Outcome(code=None, bytes=1, sha256="", gpu_seconds=2.0)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as store:
+        store.flushall()
+
+        def fields() -> set[str]:
+            return {field for name in ("slots", "jobs", "end") for field in store.hkeys(f"{{nanoswap}}:{name}")}
+
+        early, late = await turn("early"), await turn("late")
+        await room.finish(early, "early", done)
+        assert fields() == {"early", "late"}
+        await room.retire("early")
+        assert fields() == {"late"}
+        now += 6_000
+        await room.sweep()
+        # Its turn ends after it has gone.
+        assert await room.finish(late, "late", done)
+        assert fields() == set()
+    await room.close()
 
 
 def test_a_wait_at_a_bound_is_below_it() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nanoswap.pipelines.mp4 import Encoder
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy
 from nanoswap.queue.ticket import Kind
@@ -16,7 +17,8 @@ from nanoswap.serve import replica
 from nanoswap.serve.drain import drain_seconds, draining, longest_drain
 from nanoswap.serve.local import ray_environment
 from nanoswap.serve.replica import enlisted
-from tests.serve.test_gateway import SETTINGS
+from nanoswap.serve.video_swap import create_video_swap
+from tests.serve.test_gateway import SETTINGS, Anyone
 
 
 async def _perform_graceful_shutdown(end: asyncio.Event) -> None:
@@ -45,6 +47,22 @@ async def test_a_replica_that_drains_offers_nothing_any_more(monkeypatch: pytest
         assert await slots() == 0
         end.set()
         await ending
+
+
+async def test_a_video_replica_says_how_many_of_its_turns_it_works_on() -> None:
+    """Without that, a clip that waits in it would be taken for one that is nearly done."""
+    offers: list[tuple[Kind, int, int | None]] = []
+
+    class Told(MemoryRoom):
+        async def enlist(self, worker: str, kind: Kind, slots: int, alive: float, *, jobs: int | None = None) -> None:
+            offers.append((kind, slots, jobs))
+
+    settings = replace(SETTINGS, video_slots=3, video_jobs=2)
+    app = create_video_swap(settings, Told(Policy()), Anyone(), {}, Encoder(), gate=None)  # type: ignore[arg-type]
+    async with app.router.lifespan_context(app), asyncio.timeout(10):
+        while not offers:
+            await asyncio.sleep(0.01)
+    assert set(offers) == {(Kind.VIDEO, 3, 2)}
 
 
 def test_ray_still_calls_it_so() -> None:

@@ -33,7 +33,7 @@ NIGHT = utc(23, 3, 0)
 QUIET = line(
     Load(
         kind=Kind.IMAGE, now=0, waiting=0, work=0.0, granted=0, running=0, slots=1, workers=1,
-        jobs=1, turns=(), ended={}, waits=(), services=(),
+        jobs=1, turns=(), ended={}, waits=(), told=(), services=(),
     )
 )  # fmt: skip
 

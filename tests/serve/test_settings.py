@@ -56,6 +56,7 @@ def test_development_is_what_the_local_service_says_and_not_a_sign_in_on_loopbac
         ({"NANOSWAP_UPLOAD_SECONDS": "nan"}, "NANOSWAP_UPLOAD_SECONDS"),
         ({"NANOSWAP_VIDEO_PRESET": "fastest"}, "NANOSWAP_VIDEO_PRESET"),
         ({"NANOSWAP_VIDEO_REPLICAS": "-1"}, "NANOSWAP_VIDEO_REPLICAS"),
+        ({"NANOSWAP_VIDEO_SLOTS": "1", "NANOSWAP_VIDEO_JOBS": "2"}, "NANOSWAP_VIDEO_SLOTS must be at least"),
         ({"NANOSWAP_METRICS_TOKEN": "m" * 31}, "NANOSWAP_METRICS_TOKEN"),
         ({"NANOSWAP_METRICS_TOKEN": "m" * 31 + " m"}, "NANOSWAP_METRICS_TOKEN"),
     ],

@@ -1,16 +1,12 @@
 """How a turn's end reaches the room, also when the store is away at that moment."""
 
-import time
-from types import SimpleNamespace
-
 import pytest
 
-from nanoswap.pipelines.cancel import CancelToken
 from nanoswap.queue.memory_room import MemoryRoom
 from nanoswap.queue.room import Policy, RoomUnavailable
 from nanoswap.queue.ticket import Declaration, Kind, Outcome, State, Ticket
 from nanoswap.serve import turn as module
-from nanoswap.serve.turn import Turn, turn
+from nanoswap.serve.turn import turn
 
 DONE = Outcome(code=None, bytes=9, sha256="ab" * 32, gpu_seconds=1.5)
 
@@ -49,19 +45,6 @@ async def test_a_delivered_result_is_told_until_the_store_hears_it() -> None:
         mine.outcome = DONE
     assert room.asked == 4
     assert (await room.place(ticket.id, "ann")).ticket.state is State.SUCCEEDED
-
-
-def test_who_lets_others_by_uses_nothing_meanwhile() -> None:
-    mine = Turn(SimpleNamespace(), CancelToken())  # type: ignore[arg-type]
-
-    with mine.working():
-        time.sleep(0.05)
-        mine.stand(lambda: time.sleep(0.3))
-    assert 0.05 <= mine.used < 0.3
-    # A slow reader holds all up: what isn't counted can't be taken off either.
-    before = mine.used
-    mine.stand(lambda: time.sleep(0.3))
-    assert mine.used == before
 
 
 async def test_a_store_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
