@@ -26,6 +26,8 @@ OFFSET = 1.0
 #: With fewer samples than this, the range is the default one.
 MIN_SAMPLES = 20
 DEFAULT_RATIOS = (1.0, 1.6)
+#: Turns, the last ones, that say how long a turn takes: few, so that a machine that slows down is believed soon.
+RECENT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Load:
     waits: tuple[float, ...]
     #: (predicted, actual) until the turn began, of the last who were told to wait.
     told: tuple[tuple[float, float], ...]
-    #: (estimated, used) GPU seconds of the last turns that went well.
+    #: (estimated, used) GPU seconds of the last turns that went well, the last one first.
     services: tuple[tuple[float, float], ...]
     #: Turns that the room grants for each slot beyond those that run.
     ahead: int = 0
@@ -77,8 +79,10 @@ class Load:
     def scale(self) -> float:
         """What turns took lately over what they were estimated to: engine and machine are not known to an estimate.
         1 while few are known: the first turns of a cold engine must not call for a fleet."""
-        estimated, used = (sum(times) for times in zip(*self.services, strict=True)) if self.services else (0.0, 0.0)
-        return used / estimated if len(self.services) >= MIN_SAMPLES and used > 0 else 1.0
+        lately = self.services[:RECENT]
+        if len(lately) < MIN_SAMPLES:
+            return 1.0
+        return sum(used for _, used in lately) / sum(estimate for estimate, _ in lately) or 1.0
 
     @cached_property
     def residuals(self) -> list[float]:

@@ -1,8 +1,8 @@
 """The soak: a service at nine tenths of what it can do, for half an hour, held against what `nanoswap plan` says of it.
 
-``./dev run python -m tests.load.soak [MINUTES] [SHARE]``. First a closed crowd finds out how many people a second this
-machine can serve with the service, the crowd and the mix of this very test; then Locust sends SHARE (0.9) of that. What
-people waited is held against a plan of the same arrivals with the same work, memory against itself, quoted waits
+``./dev run python -m tests.load.soak [MINUTES] [SHARE]``. First people who come again at once find out how many a
+second this machine can serve with the service, the crowd and the mix of this very test; then come SHARE (0.9) of that.
+What people waited is held against a plan of the same arrivals with the same work, memory against itself, quoted waits
 against real ones. Ends with 1 where a bound is missed.
 """
 
@@ -24,12 +24,11 @@ from nanoswap.queue.room import Policy
 from nanoswap.queue.simulation import IMAGE, VIDEO, Arrival, Fleet, simulate
 from nanoswap.queue.ticket import Kind
 from nanoswap.queue.workload import read_log
-from tests.load import media
-from tests.load.crowd import Crowd, Media
 from tests.load.target import Target, held, target
 
 CLIPS, SCALE, FRAMES = 0.08, 3.0, 192
-USERS = 400
+#: People who are away most of the time, so that together they come as a Poisson process; and people who never are.
+USERS, CLOSED = 400, 26
 SATURATED_SECONDS = 120.0
 #: As the service is started here: one replica for each kind, and a core for each, so that no clip stands still.
 FLEET = Fleet(image=(1,) * 24, video=(1,) * 24, shared=False, image_slots=1, video_jobs=1, video_slots=2)
@@ -46,35 +45,14 @@ class Figure:
     holds: bool
 
 
-async def capacity(struck: Target) -> float:
-    """People a second whom the service serves with a line that is never empty."""
-    things = Media(
-        [(number, media.picture(number, SCALE)) for number in range(8)],
-        [(number, media.clip(number, FRAMES)) for number in range(8)],
-    )
-    crowd = Crowd(struck.url, struck.auth, things, rate=0.0, clips=CLIPS)
-    began = time.monotonic()
-    every = round(1 / CLIPS)
-
-    async def again(number: int) -> None:
-        turn = number
-        while time.monotonic() < began + SATURATED_SECONDS:
-            await crowd.one("video" if turn % every == 0 else "image")
-            turn += 1
-
-    await asyncio.gather(*(again(number) for number in range(2 * every)))
-    wrong = [one.problem for one in crowd.journeys if one.problem]
-    assert not wrong, wrong[:3]
-    # The first seconds warm up, the last ones run dry.
-    inner = [one for one in crowd.journeys if began + 20 < one.ended <= began + SATURATED_SECONDS]
-    return len(inner) / (SATURATED_SECONDS - 20)
-
-
-def load(struck: Target, folder: Path, rate: float, minutes: float) -> tuple[list[dict[str, Any]], list[int]]:
+def send(
+    struck: Target, folder: Path, *, users: int, rate: float, seconds: float
+) -> tuple[list[dict[str, Any]], list[int]]:
     """Journeys in the order of their beginning, and the memory of the service every ten seconds."""
     tokens, journeys = folder / "tokens", folder / "journeys"
-    people = int(rate * minutes * 60 * 1.5) + USERS
+    people = int(min(rate, 4.0) * seconds * 1.5) + USERS
     tokens.write_text("\n".join(struck.auth.token() for _ in range(people)))
+    journeys.unlink(missing_ok=True)
     environment = os.environ | {
         "NANOSWAP_TOKENS": str(tokens),
         "NANOSWAP_JOURNEYS": str(journeys),
@@ -84,8 +62,8 @@ def load(struck: Target, folder: Path, rate: float, minutes: float) -> tuple[lis
         "NANOSWAP_FRAMES": str(FRAMES),
     }
     file = Path(__file__).with_name("locustfile.py")
-    words = ["-f", str(file), "--headless", "--host", struck.url, "-u", str(USERS), "-r", str(USERS)]
-    words += ["-t", f"{round(minutes * 60)}s", "--stop-timeout", "300", "--only-summary", "--exit-code-on-error", "0"]
+    words = ["-f", str(file), "--headless", "--host", struck.url, "-u", str(users), "-r", str(users)]
+    words += ["-t", f"{round(seconds)}s", "--stop-timeout", "300", "--only-summary", "--exit-code-on-error", "0"]
     memory = []
     with subprocess.Popen([sys.executable, "-m", "locust", *words], env=environment) as crowd:
         while crowd.poll() is None:
@@ -93,6 +71,17 @@ def load(struck: Target, folder: Path, rate: float, minutes: float) -> tuple[lis
             time.sleep(10.0)
     found = [json.loads(line) for line in journeys.read_text().splitlines()]
     return sorted(found, key=lambda one: one["at"]), memory
+
+
+def capacity(struck: Target, folder: Path) -> float:
+    """People a second whom the service serves with a line that is never empty."""
+    journeys, _ = send(struck, folder, users=CLOSED, rate=1000.0, seconds=SATURATED_SECONDS)
+    wrong = [one["problem"] for one in journeys if one["problem"]]
+    assert not wrong, wrong[:3]
+    # The first seconds warm up.
+    begin, end = journeys[0]["at"] + 20, journeys[0]["at"] + SATURATED_SECONDS
+    ended = [one["at"] + one["work"] + one["gpu_seconds"] for one in journeys]
+    return sum(begin < at <= end for at in ended) / (end - begin)
 
 
 def planned(journeys: Sequence[dict[str, Any]], folder: Path) -> dict[str, float]:
@@ -150,13 +139,13 @@ def figures(journeys: Sequence[dict[str, Any]], memory: Sequence[int], plan: dic
 def main() -> int:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
     share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.9
-    with target(NANOSWAP_GPU_LOCK="") as struck:
-        most = asyncio.run(capacity(struck))
+    with tempfile.TemporaryDirectory() as name, target(NANOSWAP_GPU_LOCK="") as struck:
+        most = capacity(struck, Path(name))
     print(f"capacity: {most:.3f} people a second; {share:.0%} of it for {minutes:g} minutes", flush=True)
     # A service of its own: what that crowd waited says nothing to this one.
     with tempfile.TemporaryDirectory() as name, target(NANOSWAP_GPU_LOCK="") as struck:
         folder = Path(name)
-        journeys, memory = load(struck, folder, most * share, minutes)
+        journeys, memory = send(struck, folder, users=USERS, rate=most * share, seconds=60 * minutes)
         found = figures(journeys, memory, planned(journeys, folder))
         found.append(covered("the same by the service's metrics", *asyncio.run(tallied(struck))))
     busy = sum(one.get("gpu_seconds", 0.0) for one in journeys) / (journeys[-1]["at"] - journeys[0]["at"])
