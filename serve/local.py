@@ -94,7 +94,8 @@ def local_service(environment: MutableMapping[str, str], hurry: threading.Event)
         settings.models.check(clips=settings.video_replicas > 0)
         settings.safety.check(settings.models)
         settings.provenance.load()
-        environment.update(ray_environment(folder, longest_drain(settings)))
+        ports = stack.enter_context(replica_ports())
+        environment.update(ray_environment(folder, longest_drain(settings), ports))
         stack.callback(_restore, environment, before)
         stack.enter_context(_ray(settings, folder, hurry))
         _wait_until_ready(settings)
@@ -121,15 +122,14 @@ def child_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def ray_environment(folder: Path, drain: float) -> dict[str, str]:
+def ray_environment(folder: Path, drain: float, ports: int) -> dict[str, str]:
     """What Ray must be told before it starts; each line closes a path by which media or data could leave. ``drain``:
-    seconds that a swap may take."""
-    first = replica_ports()
+    seconds that a swap may take. ``ports``: the first of the replicas'."""
     return edge_environment() | {
         # Ray gives every service of a machine the same ports for its replicas, which share them with whoever has them:
         # one service's edge would send people to another's replica.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + REPLICA_PORTS - 2),
         # Bodies enter the replica's own server through HAProxy, not Ray's proxy and object store.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -182,12 +182,23 @@ def free_port() -> int:
             return port
 
 
-def replica_ports() -> int:
-    """The first of REPLICA_PORTS ports for the replicas of one service; nobody uses those that come first."""
+@contextmanager
+def replica_ports() -> Iterator[int]:
+    """The first of REPLICA_PORTS ports for the replicas of one service, which has them to itself while the block runs.
+
+    The last of them is held by a socket that takes nothing: until the first replica is there, another service that
+    starts would find them all free.
+    """
     while True:
         first = random.randrange(22_000, 32_000, REPLICA_PORTS)
-        if not any(map(_taken, range(first, first + 16))):
-            return first
+        with socket.socket() as claim:
+            try:
+                claim.bind(("127.0.0.1", first + REPLICA_PORTS - 1))
+            except OSError:
+                continue
+            if not any(map(_taken, range(first, first + 16))):
+                yield first
+                return
 
 
 def _taken(port: int) -> bool:

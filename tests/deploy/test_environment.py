@@ -71,7 +71,7 @@ def read_by_the_service() -> set[str]:
 
 def test_every_variable_is_read_by_somebody(tmp_path: Path) -> None:
     known = read_by_the_service() | OTHERS | set(FREED_MEMORY)
-    known |= set(ray_environment(tmp_path, 0.0)) | set(child_environment(tmp_path))
+    known |= set(ray_environment(tmp_path, 0.0, 22_000)) | set(child_environment(tmp_path))
     assert "NANOSWAP_IMAGE_SLOTS" in known
     for said in (compose(), example(), cluster()):
         assert set(said) <= known
@@ -79,7 +79,7 @@ def test_every_variable_is_read_by_somebody(tmp_path: Path) -> None:
 
 def test_pods_are_told_what_one_machine_is_told(tmp_path: Path) -> None:
     settings = Settings.from_environment(cluster() | SECRET)
-    wanted = ray_environment(tmp_path, longest_drain(settings)) | child_environment(tmp_path) | FREED_MEMORY
+    wanted = ray_environment(tmp_path, longest_drain(settings), 22_000) | child_environment(tmp_path) | FREED_MEMORY
     said = cluster()
     assert set(wanted) - NOT_CARRIED <= set(said)
     for name in set(wanted) - NOT_CARRIED - OTHERWISE:

@@ -88,4 +88,4 @@ def test_they_get_longer_than_all_that_a_swap_may_take() -> None:
 
 
 def test_an_old_edge_process_lives_as_long(tmp_path: Path) -> None:
-    assert float(ray_environment(tmp_path, 1234.5)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) >= 1234.5
+    assert float(ray_environment(tmp_path, 1234.5, 22_000)["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) >= 1234.5

@@ -111,7 +111,7 @@ def test_what_ray_starts_hardens_the_configuration_and_becomes_the_real_binary(t
 
 def test_nothing_in_the_scratch_has_to_be_executed(tmp_path: Path) -> None:
     # Docker mounts /dev/shm noexec.
-    told = ray_environment(tmp_path, 1000.0)
+    told = ray_environment(tmp_path, 1000.0, 22_000)
     assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o111]
     assert not Path(told["RAY_SERVE_HAPROXY_BINARY_PATH"]).is_relative_to(tmp_path)
 

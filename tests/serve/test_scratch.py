@@ -70,14 +70,25 @@ def test_everything_of_a_run_lies_below_it(tmp_path: Path) -> None:
 
 
 def test_rays_logs_have_an_end(tmp_path: Path) -> None:
-    told = ray_environment(tmp_path, 1000.0)
+    told = ray_environment(tmp_path, 1000.0, 22_000)
     kept = int(told["RAY_ROTATION_MAX_BYTES"]) * (1 + int(told["RAY_ROTATION_BACKUP_COUNT"]))
     assert 0 < kept <= 4 * 2**20
 
 
 def test_services_of_one_machine_have_ports_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    firsts = iter((23_000, 23_250))
-    monkeypatch.setattr(random, "randrange", lambda *_: next(firsts))
+    def drawn(*firsts: int) -> None:
+        each = iter(firsts)
+        monkeypatch.setattr(random, "randrange", lambda *_: next(each))
+
     with socket.socket() as other:
         other.bind(("127.0.0.1", 23_003))
-        assert replica_ports() == 23_250
+        drawn(23_000, 23_250)
+        with replica_ports() as first:
+            assert first == 23_250
+            # No replica is there yet.
+            drawn(23_250, 23_500)
+            with replica_ports() as second:
+                assert second == 23_500
+        drawn(23_250)
+        with replica_ports() as again:
+            assert again == 23_250
