@@ -195,6 +195,7 @@ function ops.join(a)
   local tat = math.max(now, tonumber(call('GET', P .. ':tat:' .. acc) or 0))
   if tat - now > tonumber(a[11]) then return {'quota', int(tat - now - tonumber(a[11]))} end
   set_clock(acc, tat + debt)
+  -- -1: nothing was predicted. Replicas of before `said` take it from here at every grant; they may run beside these.
   local fields = {'acc', acc, 'kind', kind, 'est', a[4], 'debt', a[5], 'score', int(tat - boost), 'joined', int(now),
                   'attempts', '0', 'predicted', '-1'}
   for i = 14, #a do fields[#fields + 1] = a[i] end

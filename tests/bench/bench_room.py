@@ -33,7 +33,7 @@ def fill(url: str, length: int) -> None:
             ticket, account = f"t_{number:020d}", f"{number:064x}"
             fields = {
                 "acc": account, "kind": "image", "est": 500, "debt": 5000, "score": now + number, "joined": now,
-                "attempts": 0, "bytes": 1, "width": 1, "height": 1, "frames": 1,
+                "attempts": 0, "predicted": -1, "bytes": 1, "width": 1, "height": 1, "frames": 1,
                 "consent": "likeness-3", "state": "waiting",
             }  # fmt: skip
             pipeline.hset(f"{PREFIX}:t:{ticket}", mapping=fields)
