@@ -3,14 +3,17 @@
 Ray Serve writes HAProxy's configuration and starts the binary named by ``RAY_SERVE_HAPROXY_BINARY_PATH``. That
 configuration binds metrics and an unauthenticated statistics page to every interface, and passes on two request
 headers by which any client may change its own time-out; it logs the address and path of every request to a port that
-anybody on the machine may listen at. This module stands in for the binary: it closes all of it in the configuration
-file, has the edge say where a request comes from (``client_address.py``) and carry the security headers on its own
-answers (no replica, a time-out), asks the kernel to end HAProxy with its parent, and becomes the real HAProxy. Only its
-answer to what isn't HTTP at all comes before any rule and has no headers. ``-dMno-cache`` keeps freed request buffers
-out of HAProxy's pools (12.7 KB of an upload stay without it), and its environment has them overwritten.
+anybody on the machine may listen at; and where no replica is up, as in the first moment after a start, it sends bodies
+to a Ray proxy that puts them into the object store, at a port that services of one machine share. This module stands in
+for the binary: it closes all of it in the configuration file, has the edge say where a request comes from
+(``client_address.py``) and answer for itself as the service does (a problem to try again after, with the security
+headers), asks the kernel to end HAProxy with its parent, and becomes the real HAProxy. Only its answer to what isn't
+HTTP at all comes before any rule and has no headers. ``-dMno-cache`` keeps freed request buffers out of HAProxy's pools
+(12.7 KB of an upload stay without it), and its environment has them overwritten.
 """
 
 import ctypes
+import json
 import os
 import re
 import signal
@@ -35,9 +38,15 @@ _FRONTEND = re.compile(r"^frontend http_frontend\n(?P<bind>\s*bind .*\n)", re.MU
 _ACCESS_LOG = re.compile(r"^\s*log \S+ local0 info\n", re.MULTILINE)
 _LINE = re.compile(r"^(?P<indent>\s*)option httplog$", re.MULTILINE)
 _LOGGING = re.compile(r"^\s*(?:log\s.*\slocal0\b|option\s+httplog)", re.MULTILINE)
+#: The Ray proxy that is asked where no replica is up.
+_BACKUP = re.compile(r"^\s*server \S+ .*\bbackup\b.*\n", re.MULTILINE)
+#: Ray says 500 to "bad gateway", "no replica" and "no answer in time", as plain text.
+_ERROR = re.compile(r"^(?P<indent>\s*)errorfile (?P<status>50[234]) .*$", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 #: An answer of the edge has nothing to load.
 _POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
+#: As Ray takes to put another replica in a lost one's place, when the machine is quiet.
+AWAY_SECONDS = 3
 
 
 class TemplateChanged(RuntimeError):
@@ -46,7 +55,8 @@ class TemplateChanged(RuntimeError):
 
 def harden(configuration: str) -> str:
     """Return the HAProxy configuration with inner listeners on loopback, the stripped headers deleted, the peer's
-    address set, the security headers on every answer that doesn't have them, and without the log of requests.
+    address set, the security headers on every answer that doesn't have them, problems for the edge's own errors, and
+    without the log of requests and the way through Ray's own proxy.
 
     Raises `TemplateChanged` where one of these has nothing to hold on to: what isn't closed isn't served.
     """
@@ -57,6 +67,7 @@ def harden(configuration: str) -> str:
     for name, value in (STATIC | _POLICY).items():
         rules += f'    http-after-response set-header {name} "{value}" if !{{ res.hdr({name}) -m found }}\n'
     closed = _LINE.sub(r'\g<indent>log-format "%ST"', _ACCESS_LOG.sub("", closed))
+    closed = _ERROR.sub(lambda found: found["indent"] + _own_answer(int(found["status"])), _BACKUP.sub("", closed))
     hardened, fronts = _FRONTEND.subn(lambda found: found.group(0) + rules, closed)
     if fronts != 1:
         raise TemplateChanged(f"{fronts} frontends of the expected form, where there must be one")
@@ -65,7 +76,24 @@ def harden(configuration: str) -> str:
         raise TemplateChanged("a listener besides the frontend is open to other machines")
     if _LOGGING.search(hardened):
         raise TemplateChanged("requests would be logged")
+    if "backup" in hardened.split():
+        raise TemplateChanged("bodies would go through Ray's proxy")
     return hardened
+
+
+def _own_answer(status: int) -> str:
+    """The line by which the edge says ``unavailable`` (``problems.py``, which takes too long to import here)."""
+    body = {
+        "type": "/problems#unavailable",
+        "title": "This part of the service is not there right now",
+        "status": status,
+        "code": "unavailable",
+        "retry_after": AWAY_SECONDS,
+    }
+    return (
+        f"http-error status {status} content-type application/problem+json string '{json.dumps(body)}'"
+        f" hdr Retry-After {AWAY_SECONDS} hdr Cache-Control no-store"
+    )
 
 
 def edge_environment() -> dict[str, str]:

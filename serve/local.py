@@ -126,8 +126,8 @@ def ray_environment(folder: Path, drain: float, ports: int) -> dict[str, str]:
     """What Ray must be told before it starts; each line closes a path by which media or data could leave. ``drain``:
     seconds that a swap may take. ``ports``: the first of the replicas'."""
     return edge_environment() | {
-        # Ray gives every service of a machine the same ports for its replicas, which share them with whoever has them:
-        # one service's edge would send people to another's replica.
+        # Ray gives every service of a machine the same ports for its replicas: the port of one that died could be
+        # another service's before the edge has heard of it, and people would be sent there.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + REPLICA_PORTS - 2),
         # Bodies enter the replica's own server through HAProxy, not Ray's proxy and object store.
@@ -137,6 +137,8 @@ def ray_environment(folder: Path, drain: float, ports: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "m"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
+        # Nothing is sent to it (haproxy.py), and it would share its port with whoever has it.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",

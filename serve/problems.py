@@ -62,6 +62,7 @@ CODES: dict[str, tuple[int, str]] = {
     "canceled": (409, "The swap was canceled"),
     "lost_turn": (503, "The turn was interrupted"),
     "too_many_requests": (429, "Too many requests"),
+    "unavailable": (503, "This part of the service is not there right now"),
     "internal": (500, "Something went wrong on our side"),
 }
 

@@ -246,7 +246,8 @@ def scenarios(kind: Kind, *, first: bool) -> Iterator[Scenario]:
         yield Scenario("cancelled", frozenset({"canceled", "lost_turn", "gone", "incomplete"}), cancelled)
         yield Scenario("quota", frozenset({"quota", "too_many_tickets", "too_many_requests"}), refused)
         yield Scenario("too slow", frozenset({"too_slow"}), too_slow)
-        yield Scenario("replica SIGTERM", frozenset({"gone", "500", "502", "503", "draining", "internal"}), terminated)
+        ended = frozenset({"gone", "unavailable", "draining", "internal"})
+        yield Scenario("replica SIGTERM", ended, terminated)
 
 
 def wait_until_ready(stage: Stage) -> None:

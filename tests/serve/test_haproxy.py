@@ -7,18 +7,31 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+from ray.serve.config import HTTPOptions
 
 from nanoswap.serve.client_address import PEER_HEADER
-from nanoswap.serve.haproxy import EDGE, STRIPPED_HEADERS, TemplateChanged, edge_environment, find_binary, harden
+from nanoswap.serve.haproxy import (
+    AWAY_SECONDS,
+    EDGE,
+    STRIPPED_HEADERS,
+    TemplateChanged,
+    edge_environment,
+    find_binary,
+    harden,
+)
 from nanoswap.serve.headers import STATIC
 from nanoswap.serve.local import free_port, ray_environment
+from nanoswap.serve.problems import MEDIA_TYPE, Problem
 from nanoswap.serve.volatility import FREED_MEMORY
 from tests.serve.conftest import wait_until
 
@@ -58,6 +71,7 @@ def test_outer_listener_stays_and_strips_control_headers() -> None:
         ("bind :9101", "bind [::]:9101", "a listener"),
         ("stats enable", "option  httplog", "logged"),
         ("stats enable", "log stdout format raw local0 info", "logged"),
+        ("stats enable", "default-server backup", "Ray's proxy"),
     ],
 )
 def test_a_template_that_is_not_known_is_not_served(before: str, after: str, said: str) -> None:
@@ -167,15 +181,6 @@ def test_a_real_edge_overwrites_what_a_client_says_of_itself(tmp_path: Path) -> 
     """What the application behind it is told, for a client that sends the header and another's address."""
     port, behind = free_port(), free_port()
     seen: list[list[str]] = []
-
-    class Behind(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append([*(self.headers.get_all(PEER_HEADER) or []), *(self.headers.get_all("X-Forwarded-For") or [])])
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
     text = f"""global
     log 127.0.0.1:514 local0 info
     stats socket {tmp_path}/s
@@ -194,22 +199,83 @@ backend one
 """
     file = tmp_path / "haproxy.cfg"
     file.write_text(harden(text))
-    with HTTPServer(("127.0.0.1", behind), Behind) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        edge = subprocess.Popen([find_binary(), "-db", "-f", str(file)], stderr=subprocess.DEVNULL)
-        try:
-            forged = {PEER_HEADER: "1.2.3.4", "X-Forwarded-For": "5.6.7.8"}
-            wait_until(lambda: _answers(f"http://127.0.0.1:{port}/", forged))
-        finally:
-            edge.terminate()
-            edge.wait(10)
-            server.shutdown()
-            thread.join()
+    with _behind(behind, seen), _edge(file):
+        forged = {PEER_HEADER: "1.2.3.4", "X-Forwarded-For": "5.6.7.8"}
+        wait_until(lambda: _answer(f"http://127.0.0.1:{port}/", headers=forged).status_code == 204)
     assert seen == [["127.0.0.1", "5.6.7.8"]]
 
 
-def _answers(url: str, headers: dict[str, str]) -> bool:
+def test_a_body_never_goes_through_rays_own_proxy(tmp_path: Path) -> None:
+    """No replica is up: what Ray writes for that sends the body to a proxy that puts it into the object store."""
+    port, proxy, none = free_port(), free_port(), free_port()
+    backend = BackendConfig(
+        name="http-image",
+        app_name="image",
+        path_prefix="/image",
+        servers=[ServerConfig("replica", "127.0.0.1", none)],
+        fallback_server=ServerConfig("proxy", "127.0.0.1", proxy),
+    )
+    settings = HAProxyConfig(
+        socket_path=str(tmp_path / "s"),
+        metrics_port=free_port(),
+        stats_port=free_port(),
+        http_options=HTTPOptions(host="127.0.0.1", port=port),
+        has_received_routes=True,
+        has_received_servers=True,
+    )
+    file = tmp_path / "haproxy.cfg"
+    HAProxyApi(settings, {backend.name: backend}, str(file))._generate_config_file_internal()
+    assert f"server proxy 127.0.0.1:{proxy}" in file.read_text()
+    file.write_text(harden(file.read_text()))
+    seen: list[list[str]] = []
+    with _behind(proxy, seen), _edge(file):
+        url = f"http://127.0.0.1:{port}/image/v1/swaps/1"
+        wait_until(lambda: _answer(url, method="POST", content=b"a face").status_code == 503)
+        # Long enough for a health check to find the proxy.
+        time.sleep(1.5)
+        answer = _answer(url, method="POST", content=b"a face")
+    assert seen == []
+    assert answer.status_code == 503
+    assert answer.json() == Problem("unavailable", retry_after=AWAY_SECONDS).body()
+    assert answer.headers["Content-Type"] == MEDIA_TYPE
+    assert answer.headers["Retry-After"] == str(AWAY_SECONDS)
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@contextmanager
+def _behind(port: int, seen: list[list[str]]) -> Iterator[None]:
+    class Behind(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append([*(self.headers.get_all(PEER_HEADER) or []), *(self.headers.get_all("X-Forwarded-For") or [])])
+            self.send_response(204)
+            self.end_headers()
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", port), Behind) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def _edge(file: Path) -> Iterator[None]:
+    edge = subprocess.Popen([find_binary(), "-db", "-f", str(file)], stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        edge.terminate()
+        edge.wait(10)
+
+
+def _answer(url: str, method: str = "GET", **request: Any) -> httpx.Response:
     with suppress(httpx.HTTPError):
-        return httpx.get(url, headers=headers).status_code == 204
-    return False
+        return httpx.request(method, url, timeout=20.0, **request)
+    return httpx.Response(0)
