@@ -34,6 +34,8 @@ _STREAM_SECONDS, _STREAM_TRIES = 30.0, 3
 _SILENCE = httpx.Timeout(10.0, read=25.0)
 _UPLOAD = httpx.Timeout(10.0, read=180.0, write=60.0)
 #: After these the upload did not count, and the place in line is asked for again.
+#: A grant lasts 15 s, and the edge asks for three seconds between two tries.
+_UPLOAD_TRIES = 4
 _TURN_LOST = frozenset({"grant_expired", "grant_used", "incomplete", "not_found"})
 _A = {"image": "a picture", "video": "a clip"}
 _ENDED = frozenset({"succeeded", "failed", "canceled", "expired", "aborted"})
@@ -255,7 +257,9 @@ class AsyncClient:
                     if snapshot["state"] == "running":
                         watch(snapshot)
 
-    async def _upload(self, ticket: Ticket, files: Mapping[str, bytes], fields: Mapping[str, str]) -> Result | None:
+    async def _upload(
+        self, ticket: Ticket, files: Mapping[str, bytes], fields: Mapping[str, str], tries: int = _UPLOAD_TRIES
+    ) -> Result | None:
         """Use the grant. None when the turn was lost and the ticket is back in line."""
         name = str(ticket["id"])
         headers = self._connection.signed() | {"Grant": str(ticket["grant"])}
@@ -270,6 +274,10 @@ class AsyncClient:
             return None
         if not answer.is_success:
             error = problem(answer, name)
+            if answer.status_code == 503 and error.code == "unavailable" and error.retry_after and tries > 1:
+                # No replica was there, so the grant is unused; another comes only when it has passed.
+                await asyncio.sleep(error.retry_after)
+                return await self._upload(ticket, files, fields, tries - 1)
             if isinstance(error, Unavailable) or error.code in _TURN_LOST:
                 return None
             raise error

@@ -1,8 +1,11 @@
 /** One swap from the place in line to the result. Knows nothing of the page: it tells a listener what happens. */
-import { ENDED, Problem } from "/web/api.js";
+import { ENDED, Problem, pause } from "/web/api.js";
 
 /** Problems after which the place is still ours and the next grant will do. */
 const STILL_OURS = new Set(["grant_expired", "grant_used", "incomplete", "lost_turn", "internal", "room_unavailable", "unavailable"]);
+
+/** A grant lasts 15 s, and the edge asks for three seconds between two tries. */
+const UPLOAD_TRIES = 4;
 
 /** Take a place. @param {any} api @param {any} job */
 export async function join(api, job) {
@@ -29,10 +32,10 @@ export async function follow(api, job, tell, signal) {
     tell("ticket", ticket);
     if (ticket.state === "granted" && ticket.grant !== used) {
       used = ticket.grant;
-      const sent = job.kind === "video"
+      const send = () => job.kind === "video"
         ? api.uploadClip(ticket.links.swap, ticket.grant, form(job), tell, signal)
         : api.upload(ticket.links.swap, ticket.grant, form(job), (/** @type {number} */ share) => tell("upload", share), signal);
-      upload = sent.then((/** @type {any} */ result) => ({ result }), (/** @type {any} */ error) => ({ error }));
+      upload = whileUnused(send, signal).then((/** @type {any} */ result) => ({ result }), (/** @type {any} */ error) => ({ error }));
     }
     if (upload && (ticket.state === "parked" || ticket.state === "waiting")) upload = null;
     if (ENDED.has(ticket.state)) {
@@ -43,6 +46,21 @@ export async function follow(api, job, tell, signal) {
     }
   }
   throw new DOMException("canceled", "AbortError");
+}
+
+/** Where no replica was there the grant is unused, and another comes only when it has passed.
+ * @param {() => Promise<any>} send @param {AbortSignal} signal */
+async function whileUnused(send, signal) {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await send();
+    } catch (error) {
+      const unused = error instanceof Problem && error.status === 503 && error.code === "unavailable" && error.retryAfter;
+      if (!unused || attempt === UPLOAD_TRIES) throw error;
+      await pause(error.retryAfter);
+      signal.throwIfAborted();
+    }
+  }
 }
 
 /** A clip's length and digest are known only when it has been sent, so they come with the ticket.

@@ -115,7 +115,7 @@ class Double:
         if failure == "delivered":
             self.state = "succeeded"
             return Response(RESULT[:4], headers={"Content-Length": str(len(RESULT))})
-        if failure == "lost":
+        if failure in ("lost", "broken"):
             self.state = "parked"
 
             async def later() -> None:
@@ -124,7 +124,8 @@ class Double:
                 self.state = "granted"
 
             self.later = asyncio.create_task(later())
-            return problem(503, "lost_turn")
+            # The edge's word for a replica that ended while it worked.
+            return problem(503, "lost_turn") if failure == "lost" else problem(502, "unavailable", Retry_After="1")
         if failure is not None:
             return failure
         digest = b64encode(hashlib.sha256(RESULT).digest()).decode()

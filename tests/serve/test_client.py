@@ -83,6 +83,22 @@ def test_lost_turn_goes_back_for_another_grant(double: tuple[Double, str], hoppe
     assert made.uploads == ["grant-1", "grant-2", "grant-3"]
 
 
+def test_an_upload_that_found_no_replica_uses_the_same_grant_again(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    made.script["swap"] = [problem(503, "unavailable", Retry_After="1")] * 2
+    started = time.monotonic()
+    assert swap(url, hopper).data == RESULT
+    assert made.uploads == ["grant-1"] * 3
+    assert time.monotonic() - started >= 2.0, "Retry-After was not honoured"
+
+
+def test_a_turn_that_broke_is_not_tried_again(double: tuple[Double, str], hopper: bytes) -> None:
+    made, url = double
+    made.script["swap"] = ["broken"]
+    assert swap(url, hopper).data == RESULT
+    assert made.uploads == ["grant-1", "grant-2"]
+
+
 def test_broken_streams_end_in_long_polling(double: tuple[Double, str], hopper: bytes) -> None:
     made, url = double
     made.state = "waiting"

@@ -1,5 +1,6 @@
 """The page in a real browser, against the running service, with real clicks."""
 
+import json
 import re
 from collections.abc import Iterator
 from io import BytesIO
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Request, Route, expect
 
+from nanoswap.serve.problems import MEDIA_TYPE, Problem
 from tests.serve.browser import SHOTS, Visit
 from tests.serve.conftest import Service, jpeg, wait_until
 
@@ -70,6 +72,25 @@ def test_reload_keeps_the_place(visit: Visit, astronaut: bytes, hopper: bytes) -
     expect(page.locator("#done")).to_be_visible(timeout=60_000)
     assert any(held in url for url in asked)
     assert not any(url.endswith("/v1/tickets") for url in asked), "a second ticket was taken"
+
+
+def test_upload_that_found_no_replica_uses_the_same_grant_again(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
+    page = visit.page
+    grants: list[str] = []
+
+    def nobody_at_first(route: Route) -> None:
+        grants.append(route.request.headers["grant"])
+        if len(grants) > 2:
+            return route.continue_()
+        answer = Problem("unavailable", retry_after=1)
+        return route.fulfill(status=answer.status, content_type=MEDIA_TYPE, body=json.dumps(answer.body()))
+
+    visit.ready(astronaut, hopper)
+    page.route("**/swap", nobody_at_first)
+    page.get_by_role("button", name="Swap", exact=True).click()
+    expect(page.locator("#done")).to_be_visible(timeout=30_000)
+    assert len(grants) == 3
+    assert len(set(grants)) == 1
 
 
 def test_cancel_gives_the_place_up(visit: Visit, astronaut: bytes, hopper: bytes) -> None:
