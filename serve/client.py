@@ -34,8 +34,8 @@ _STREAM_SECONDS, _STREAM_TRIES = 30.0, 3
 _SILENCE = httpx.Timeout(10.0, read=25.0)
 _UPLOAD = httpx.Timeout(10.0, read=180.0, write=60.0)
 #: After these the upload did not count, and the place in line is asked for again.
-#: A grant lasts 15 s, and the edge asks for three seconds between two tries.
-_UPLOAD_TRIES = 4
+#: A grant lasts 15 s, and the edge asks for five seconds between two tries.
+_UPLOAD_TRIES = 3
 _TURN_LOST = frozenset({"grant_expired", "grant_used", "incomplete", "not_found"})
 _A = {"image": "a picture", "video": "a clip"}
 _ENDED = frozenset({"succeeded", "failed", "canceled", "expired", "aborted"})

@@ -45,8 +45,9 @@ _ERROR = re.compile(r"^(?P<indent>\s*)errorfile (?P<status>50[234]) .*$", re.MUL
 _PR_SET_PDEATHSIG = 1
 #: An answer of the edge has nothing to load.
 _POLICY = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"}
-#: As Ray takes to put another replica in a lost one's place, when the machine is quiet.
-AWAY_SECONDS = 3
+#: Ray takes 9 to 18 s (on two cores) to put another replica in a lost one's place. Clients come again four times, and
+#: twice with an upload, whose turn lasts 15 s.
+AWAY_SECONDS = 5
 
 
 class TemplateChanged(RuntimeError):

@@ -4,8 +4,8 @@ import { ENDED, Problem, pause } from "/web/api.js";
 /** Problems after which the place is still ours and the next grant will do. */
 const STILL_OURS = new Set(["grant_expired", "grant_used", "incomplete", "lost_turn", "internal", "room_unavailable", "unavailable"]);
 
-/** A grant lasts 15 s, and the edge asks for three seconds between two tries. */
-const UPLOAD_TRIES = 4;
+/** A grant lasts 15 s, and the edge asks for five seconds between two tries. */
+const UPLOAD_TRIES = 3;
 
 /** Take a place. @param {any} api @param {any} job */
 export async function join(api, job) {
