@@ -165,7 +165,7 @@ def _deployment(decorated: object) -> serve.Deployment:
 
 
 def applications(settings: Settings) -> dict[str, tuple[str, serve.Application]]:
-    """Name -> (route prefix, bound application), in the order in which they start."""
+    """Name -> (route prefix, bound application)."""
     image = _swapper(ImageSwap, settings, Kind.IMAGE, settings.image_replicas, settings.image_gpus)
     gateway = (
         _deployment(Gateway)

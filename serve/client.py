@@ -33,9 +33,9 @@ _STREAM_SECONDS, _STREAM_TRIES = 30.0, 3
 #: The service sends something every 15 s; an upload is answered only when the swap is done, a clip's when it begins.
 _SILENCE = httpx.Timeout(10.0, read=25.0)
 _UPLOAD = httpx.Timeout(10.0, read=180.0, write=60.0)
-#: After these the upload did not count, and the place in line is asked for again.
 #: A grant lasts 15 s, and the edge asks for five seconds between two tries.
 _UPLOAD_TRIES = 3
+#: After these the upload did not count, and the place in line is asked for again.
 _TURN_LOST = frozenset({"grant_expired", "grant_used", "incomplete", "not_found"})
 _A = {"image": "a picture", "video": "a clip"}
 _ENDED = frozenset({"succeeded", "failed", "canceled", "expired", "aborted"})

@@ -246,7 +246,8 @@ def scenarios(kind: Kind, *, first: bool) -> Iterator[Scenario]:
         yield Scenario("cancelled", frozenset({"canceled", "lost_turn", "gone", "incomplete"}), cancelled)
         yield Scenario("quota", frozenset({"quota", "too_many_tickets", "too_many_requests"}), refused)
         yield Scenario("too slow", frozenset({"too_slow"}), too_slow)
-        ended = frozenset({"gone", "unavailable", "draining", "internal"})
+        # The numbers: what a tunnel says of an edge that is gone as well.
+        ended = frozenset({"gone", "502", "503", "unavailable", "draining", "internal"})
         yield Scenario("replica SIGTERM", ended, terminated)
 
 
