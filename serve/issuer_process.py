@@ -20,7 +20,8 @@ def issuer_process(origins: list[str]) -> Iterator[str]:
     command = [sys.executable, "-m", "nanoswap.queue.issuer", "--port", str(port)]
     for origin in origins:
         command += ["--origin", origin]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    # A Ctrl-C of the terminal is for us: whoever is served until the end still has a session.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         url = f"http://127.0.0.1:{port}/auth/v1"
         _wait(f"{url}/health", process)

@@ -1,5 +1,6 @@
 """Stopping a service while somebody is being served."""
 
+import os
 import signal
 import threading
 
@@ -15,7 +16,9 @@ pytestmark = [pytest.mark.service, pytest.mark.apart]
 FRAMES = 240
 
 
-def test_a_clip_that_is_on_its_way_is_delivered_before_the_service_ends(astronaut: bytes) -> None:
+def test_a_clip_that_is_on_its_way_is_delivered_before_the_service_ends(
+    astronaut: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
     clip = make(Recipe(Scene([Actor("hopper", sway(640, 330, 120))], 1280, 720), frames=FRAMES))
     service = start_service(NANOSWAP_IMAGE_REPLICAS="1")
     person = Api(service.url, service.sign_in())
@@ -30,14 +33,15 @@ def test_a_clip_that_is_on_its_way_is_delivered_before_the_service_ends(astronau
             parts = answer.iter_raw()
             got = next(parts)
             assert person.ticket(ticket)["state"] == "running", "the clip was done first: nothing was shown"
-            # The gateway is still there for it, and says how it went.
-            stopping = threading.Thread(target=service.process.send_signal, args=(signal.SIGINT,))
+            # The gateway is still there for it, and says how it went. A terminal's Ctrl-C goes to all of its group.
+            stopping = threading.Thread(target=os.killpg, args=(service.process.pid, signal.SIGINT))
             stopping.start()
             got += b"".join(parts)
             stopping.join()
         assert len(read(got).frames) == FRAMES
         assert service.process.wait(60) == 0
         assert tree(service.process.pid) == []
+        assert "Traceback" not in capfd.readouterr().err
     finally:
         person.http.close()
         stop_service(service)
