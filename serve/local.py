@@ -41,7 +41,7 @@ GATEWAY_SECONDS = 10.0
 LOG_BYTES = 1_048_576  # of one file of Ray's own log
 HOUR_MS = "3600000"
 #: A replica's port isn't used again for half an hour, so there are many more than replicas.
-REPLICA_PORTS = 250
+SERVICE_PORTS = 250
 OBJECT_STORE_BYTES = 78_643_200  # Ray's minimum: nothing of ours is ever in it
 
 
@@ -94,7 +94,7 @@ def local_service(environment: MutableMapping[str, str], hurry: threading.Event)
         settings.models.check(clips=settings.video_replicas > 0)
         settings.safety.check(settings.models)
         settings.provenance.load()
-        ports = stack.enter_context(replica_ports())
+        ports = stack.enter_context(service_ports())
         environment.update(ray_environment(folder, longest_drain(settings), ports))
         stack.callback(_restore, environment, before)
         stack.enter_context(_ray(settings, folder, hurry))
@@ -124,12 +124,12 @@ def child_environment(folder: Path) -> dict[str, str]:
 
 def ray_environment(folder: Path, drain: float, ports: int) -> dict[str, str]:
     """What Ray must be told before it starts; each line closes a path by which media or data could leave. ``drain``:
-    seconds that a swap may take. ``ports``: the first of the replicas'."""
+    seconds that a swap may take. ``ports``: the first of this service's own: three for the edge, then the replicas'."""
     return edge_environment() | {
         # Ray gives every service of a machine the same ports for its replicas: the port of one that died could be
         # another service's before the edge has heard of it, and people would be sent there.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + REPLICA_PORTS - 2),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports + 3),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports + SERVICE_PORTS - 2),
         # Bodies enter the replica's own server through HAProxy, not Ray's proxy and object store.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
@@ -138,9 +138,9 @@ def ray_environment(folder: Path, drain: float, ports: int) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "state"),
         # Nothing is sent to it (haproxy.py), and it would share its port with whoever has it.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports + 1),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports + 2),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         # Replicas that come or go make a new edge process; the old one lives until the longest result has been taken.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(math.ceil(drain)),
@@ -185,17 +185,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def replica_ports() -> Iterator[int]:
-    """The first of REPLICA_PORTS ports for the replicas of one service, which has them to itself while the block runs.
+def service_ports() -> Iterator[int]:
+    """The first of SERVICE_PORTS ports for the inside of one service, which has them to itself while the block runs.
 
     The last of them is held by a socket that takes nothing: until the first replica is there, another service that
     starts would find them all free.
     """
     while True:
-        first = random.randrange(22_000, 32_000, REPLICA_PORTS)
+        first = random.randrange(22_000, 32_000, SERVICE_PORTS)
         with socket.socket() as claim:
             try:
-                claim.bind(("127.0.0.1", first + REPLICA_PORTS - 1))
+                claim.bind(("127.0.0.1", first + SERVICE_PORTS - 1))
             except OSError:
                 continue
             if not any(map(_taken, range(first, first + 16))):

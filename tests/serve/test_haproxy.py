@@ -136,8 +136,7 @@ def test_answers_of_the_edge_itself_have_the_security_headers(tmp_path: Path) ->
     plain = f"defaults\n    mode http\n{timeouts}frontend http_frontend\n    bind 127.0.0.1:{port}\n"
     path = tmp_path / "haproxy.cfg"
     path.write_text(harden(plain))
-    edge = subprocess.Popen([find_binary(), "-f", path, "-db"], stderr=subprocess.DEVNULL)
-    try:
+    with _edge(path):
         for _ in range(200):
             with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5) as line:
                 line.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
@@ -148,9 +147,6 @@ def test_answers_of_the_edge_itself_have_the_security_headers(tmp_path: Path) ->
                         break
                 break
             time.sleep(0.05)
-    finally:
-        edge.terminate()
-        edge.wait(10)
     head, _, _ = answer.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     assert first.split()[1] == "503", "there is no replica behind it"

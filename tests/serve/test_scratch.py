@@ -11,7 +11,7 @@ import pytest
 
 import nanoswap.serve.scratch as scratch_module
 from nanoswap.queue.redis_server import RedisServer
-from nanoswap.serve.local import child_environment, ray_environment, replica_ports
+from nanoswap.serve.local import child_environment, ray_environment, service_ports
 from nanoswap.serve.scratch import in_memory, scratch
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's statfs")
@@ -83,16 +83,16 @@ def test_services_of_one_machine_have_ports_of_their_own(monkeypatch: pytest.Mon
         firsts = iter([port])
         monkeypatch.setattr(random, "randrange", lambda *words: next(firsts, None) or really(*words))
 
-    with replica_ports() as first:
+    with service_ports() as first:
         # No replica is there yet.
         draw_first(first)
-        with replica_ports() as second:
+        with service_ports() as second:
             assert second != first
     with socket.socket() as other:
         other.bind(("127.0.0.1", first + 3))
         draw_first(first)
-        with replica_ports() as third:
+        with service_ports() as third:
             assert third != first
     draw_first(first)
-    with replica_ports() as again:
+    with service_ports() as again:
         assert again == first
